@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         CommandFailed,
         Conflict,
         DaemonUnavailable,
+        HeartbeatTimeout,
         InsideHandler,
         LockHeld,
         LockLost,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from stackshift_jobs.handler.async_context import AsyncJobContext
     from stackshift_jobs.handler.command import CommandResult
     from stackshift_jobs.handler.context import JobContext
+    from stackshift_jobs.handler.current_step import step
     from stackshift_jobs.registry import job
     from stackshift_jobs.retry import CancelRun, Retry, RetryAfter
     from stackshift_jobs.values.secrets import Secret
@@ -67,6 +69,7 @@ _HOME = {
     "Conflict": "errors",
     "DaemonUnavailable": "errors",
     "Event": "values.stored",
+    "HeartbeatTimeout": "errors",
     "InsideHandler": "errors",
     "JobContext": "handler.context",
     "LockHeld": "errors",
@@ -95,6 +98,7 @@ _HOME = {
     "start": "client.default",
     "start_many": "client.default",
     "state": "client.default",
+    "step": "handler.current_step",
 }
 """Public name → the module that defines it."""
 
@@ -111,6 +115,7 @@ __all__ = [
     "Conflict",
     "DaemonUnavailable",
     "Event",
+    "HeartbeatTimeout",
     "InsideHandler",
     "JobContext",
     "LockHeld",
@@ -140,6 +145,7 @@ __all__ = [
     "start",
     "start_many",
     "state",
+    "step",
 ]
 
 

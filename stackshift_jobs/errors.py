@@ -203,6 +203,11 @@ class StepFailed(StackshiftError):
         return f"step {self.step!r} failed: {self.type}: {self.message}"
 
 
+class HeartbeatTimeout(TimeoutError):
+    """A step's function has not beaten for as long as its `heartbeat`, and its try has failed. It
+    is raised in the function too, at its next beat."""
+
+
 class ChildFailed(NonRetryable):
     """A run whose result a handler waited for failed or was cancelled.
 

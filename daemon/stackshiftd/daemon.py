@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from array import array
+from collections import ChainMap
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
@@ -708,4 +709,5 @@ class Daemon:
         no_room = self.engine.room.reason() if self.engine.room.read_only else ""
         slots = sum(link.slots for link in links)
         unreachable = "" if links else self.pool.unreachable(pool)
-        return Fleet(len(links), slots, executing, silent, no_room, unreachable)
+        beats = ChainMap(*(link.beats for link in all_links if link.beats))
+        return Fleet(len(links), slots, executing, silent, no_room, unreachable, beats)

@@ -74,15 +74,17 @@ def import_chunk(ctx: JobContext[Chunk]) -> dict[str, Any]:
     """Import some rows: parse them, then save each."""
     chunk = ctx.payload
 
-    # The line is bad: four tries, and none of the rows is saved before all of them were read.
+    # The line is bad: four tries, each of which goes on where the one before was. One that hears
+    # nothing for half a minute is given up. None of the rows is saved before all were read.
     rows = ctx.step.run(
         "parse",
-        _feed.read_rows,
+        read,
         chunk.file,
         chunk.first,
         chunk.count,
         request=ctx.step.key("parse"),
         retry=Retry(max_attempts=4, backoff="200ms"),
+        heartbeat="30s",
     )
     saved = ctx.step.map("save", save, rows, concurrency=4)
     rejected = [row["id"] for row, good in zip(rows, saved, strict=True) if not good]
@@ -90,6 +92,17 @@ def import_chunk(ctx: JobContext[Chunk]) -> dict[str, Any]:
     # Chunks count together, each exactly once: this is what a person looks at meanwhile.
     ctx.state.increment(f"import:{chunk.file}:rows", by=len(rows))
     return {"imported": len(rows) - len(rejected), "rejected": rejected}
+
+
+def read(file: str, first: int, count: int, *, request: str) -> list[dict[str, str]]:
+    """Read `count` rows from number `first` on; those that an earlier try has read are not read
+    again."""
+    rows: list[dict[str, str]] = stackshift.step.last or []
+    start = first + len(rows)
+    for row in _feed.read_rows(file, start, count - len(rows), request=request):
+        rows.append(row)
+        stackshift.step.checkpoint(rows)
+    return rows
 
 
 def save(row: dict[str, str]) -> bool:

@@ -18,6 +18,17 @@ def test_import_reads_every_row_through_child_runs(stackshift: Stackshift) -> No
     assert stackshift.state.get(f"{FILE}:last") == REPORT
 
 
+def test_read_goes_on_where_the_line_broke(stackshift: Stackshift) -> None:
+    """The rows before that are not read again."""
+    run = stackshift.start("import")
+    first, *_ = run.children
+    read = first.steps["parse"].checkpoint
+    assert [row["id"] for row in read] == ["cus_001", "cus_002", "cus_003", "cus_004"]
+    run.finish()
+    last = [r["value"] for r in first.timeline if r["kind"] == "step.checkpointed"][-1]
+    assert [row["id"] for row in last] == [f"cus_{number:03}" for number in range(1, 9)]
+
+
 def test_imports_of_one_file_take_turns(stackshift: Stackshift) -> None:
     """The lock is for a file; another file is imported meanwhile."""
     first, second = stackshift.start("import"), stackshift.start("import")

@@ -448,6 +448,10 @@ _PROGRAM_OPTIONS: Final = (
     option("--follow", "The same, and say its id and retries (the default on a terminal)."),
     option("--detach", "Print the run's id, and do not wait."),
 )
+_HEARTBEAT_OPTIONS: Final = (
+    option("--heartbeat D", "End a try that gives no sign of life for D (exit 124)."),
+    option("--output-beats", "What it prints is a sign of life too."),
+)
 SH: Final = command(
     "sh",
     "programs:sh",
@@ -462,6 +466,7 @@ _PROGRAM_COMMANDS: Final = (
         "Run a program durably, and exit with its status.",
         argument("COMMAND...", "The program and its arguments, after --."),
         *_PROGRAM_OPTIONS,
+        *_HEARTBEAT_OPTIONS,
     ),
     SH,
     command(
@@ -473,6 +478,20 @@ _PROGRAM_COMMANDS: Final = (
         option("--retry N", "Try again up to N times if it fails (default 0)."),
         option("--backoff D", "Wait D before the first retry, then twice as long (default 1s)."),
         option("--timeout D", "End each try after D (exit 124)."),
+        *_HEARTBEAT_OPTIONS,
+    ),
+    command(
+        "checkpoint",
+        "step_program:checkpoint",
+        "In the program of a step: record how far it has come.",
+        argument("[VALUE]", "JSON, or text; without it, print the last one.", name="value"),
+        option("--flush", "Record it now, however many have come just before it."),
+        option("--raw", "Print text without JSON quotes."),
+    ),
+    command(
+        "heartbeat",
+        "step_program:heartbeat",
+        "In the program of a step: say that it is alive.",
     ),
     command(
         "sleep",

@@ -37,6 +37,13 @@ stackshift sh --retry 3 ./deploy.sh staging → with steps, waits and state, and
 stackshift step dump -- pg_dump -Fc shop -f shop.dump → only if it is not on record
 n=$(stackshift step count --timeout 1m -- wc -l orders.csv) → its output, now and ever after
 """,
+    "checkpoint": """
+stackshift checkpoint "$row" → where the next try begins, if this one fails
+row=$(stackshift checkpoint || echo 0) → where an earlier try was, or 0
+""",
+    "heartbeat": """
+stackshift heartbeat → for a step or exec with --heartbeat
+""",
     "sleep": """
 stackshift sleep before-retry 10m → the script is ended meanwhile, and run again
 """,

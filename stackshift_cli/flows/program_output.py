@@ -51,7 +51,7 @@ def exit_status(session: Session, run: dict[str, Any]) -> int:
     status = error.get("exit_code")
     if status is None and run["status"] == "failed":
         status = _NOT_RUN.get(error.get("type", ""))
-        if status is None and error.get("type") == "TimeoutError":
+        if status is None and error.get("type") in ("TimeoutError", "HeartbeatTimeout"):
             status = TIMED_OUT
         if status is not None:
             messages.error(RunFailed(run["id"], error), session.json)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from stackshift_cli.output.messages import compact
 from stackshift_cli.timeline.calls import CALLS, SHOWN_AFTER_US, CallRows, try_note
 from stackshift_cli.timeline.intervals import (
     Kind,
@@ -43,6 +44,8 @@ from stackshift_jobs.values.limits import FINISHED
 _HANDLER_SHOWN_US: Final = 500_000
 """Shorter stretches outside of steps get no row. More than `SHOWN_AFTER_US`, since a step that is
 not recorded as started yet looks like such a stretch."""
+_CHECKPOINT_CHARACTERS: Final = 60
+"""Of a checkpoint, in the note of its step."""
 FORGOTTEN: Final = "its records are no longer in the journal"
 
 
@@ -244,6 +247,11 @@ class _Fold(CallRows):
         row = self.begin(record["step"], Kind.WORK, start_us)
         row.status, row.note = "running", try_note(row)
 
+    def step_checkpointed(self, record: dict[str, Any], _at_us: int) -> None:
+        row = self.row(record["step"])
+        said = f"checkpoint {compact(record.get('value'))[:_CHECKPOINT_CHARACTERS]}"
+        row.note = " · ".join(filter(None, (try_note(row), said)))
+
     def step_completed(self, record: dict[str, Any], at_us: int) -> None:
         row = self.executed(record, at_us, Kind.WORK)
         row.status, row.note = "completed", try_note(row)
@@ -393,6 +401,7 @@ _RUNS: Final[dict[str, Callable[[_Fold, dict[str, Any], int], None]]] = {
     "attempt.failed": _Fold.attempt_failed,
     "attempt.lost": _Fold.attempt_lost,
     "step.started": _Fold.step_started,
+    "step.checkpointed": _Fold.step_checkpointed,
     "step.completed": _Fold.step_completed,
     "step.failed": _Fold.step_failed,
     "progress.reported": _Fold.progressed,

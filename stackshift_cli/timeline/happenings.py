@@ -350,6 +350,7 @@ _WORDS: Final[dict[str, Say]] = {
     "attempt.lost": lambda r, _: ("retrying", f"attempt {r['attempt']} lost: {r.get('reason')}"),
     "attempt.stopped": _plain("cancelled", "its handler has stopped"),
     "step.started": _plain("running", "running"),
+    "step.checkpointed": lambda r, _: ("running", f"checkpoint {_value(r.get('value'))}"),
     "step.completed": _step_completed,
     "step.failed": _step_failed,
     "value.recorded": lambda r, _: ("completed", f"read {_value(r.get('value'))}"),

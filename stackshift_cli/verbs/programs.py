@@ -17,6 +17,7 @@ from stackshift_cli.arguments import Given
 from stackshift_cli.daemon.session import Session
 from stackshift_cli.errors import CommandNotFound
 from stackshift_cli.flows.default_project import project_or_default
+from stackshift_cli.flows.heartbeat import heartbeat_of
 from stackshift_cli.flows.program_output import exit_status, pass_through
 from stackshift_cli.flows.start import reply_to, run_with_reused
 from stackshift_cli.output import messages
@@ -41,6 +42,8 @@ def exec_(session: Session, given: Given) -> int:
     payload: dict[str, Any] = {"command": command, **_surroundings(given)}
     if (timeout_ms := _timeout_ms(given)) is not None:
         payload["timeout_ms"] = timeout_ms
+    if (heartbeat_ms := heartbeat_of(given)) is not None:
+        payload |= {"heartbeat_ms": heartbeat_ms, "output_beats": given.flag("output_beats")}
     return _run(session, given, EXEC_JOB, payload, {}, os.path.basename(command[0]))  # noqa: PTH119
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from stackshift_cli.arguments import Given
 from stackshift_cli.daemon.session import Session
+from stackshift_cli.flows.heartbeat import heartbeat_of
 from stackshift_cli.output import messages
 from stackshift_cli.output.safe_text import safe
 from stackshift_cli.script.client import answer_to, is_script_output, require_script
@@ -28,6 +29,7 @@ def step(session: Session, given: Given) -> int:
     timeout_ms = given.duration_ms("timeout")
     if timeout_ms == 0:
         raise Usage("--timeout cannot be 0", hint="leave it out, or write 10m")
+    heartbeat_ms = heartbeat_of(given)
     mask = os.umask(0)
     os.umask(mask)
     answer = answer_to(
@@ -41,6 +43,8 @@ def step(session: Session, given: Given) -> int:
             "retry": retry,
             "backoff_ms": backoff_ms,
             "timeout_ms": timeout_ms,
+            "heartbeat_ms": heartbeat_ms,
+            "output_beats": given.flag("output_beats"),
         },
         passes_stdin=True,
     )

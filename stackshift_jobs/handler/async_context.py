@@ -101,6 +101,8 @@ class AsyncStepCalls:
         *args: Any,
         retry: Retry | None = None,
         timeout: Duration | None = None,
+        heartbeat: Duration | None = None,
+        output_beats: bool = False,
         returns: Any = None,
         **kwargs: Any,
     ) -> Coroutine[Any, Any, R]: ...
@@ -113,6 +115,8 @@ class AsyncStepCalls:
         *args: Any,
         retry: Retry | None = None,
         timeout: Duration | None = None,
+        heartbeat: Duration | None = None,
+        output_beats: bool = False,
         returns: Any = None,
         **kwargs: Any,
     ) -> Coroutine[Any, Any, R]: ...
@@ -124,6 +128,8 @@ class AsyncStepCalls:
         *args: Any,
         retry: Retry | None = None,
         timeout: Duration | None = None,
+        heartbeat: Duration | None = None,
+        output_beats: bool = False,
         returns: Any = None,
         **kwargs: Any,
     ) -> Coroutine[Any, Any, Any]:
@@ -141,6 +147,7 @@ class AsyncStepCalls:
             timeout_ms=None if timeout is None else steps.timeout_ms(timeout),
             clock=pass_.clock.seconds,
             returns=returns,
+            heartbeat=steps.heartbeat_of(heartbeat, output_beats),
         )
         return self._called(key, made)
 
@@ -160,6 +167,8 @@ class AsyncStepCalls:
         concurrency: int = 8,
         retry: Retry | None = None,
         timeout: Duration | None = None,
+        heartbeat: Duration | None = None,
+        output_beats: bool = False,
         returns: Any = None,
     ) -> Coroutine[Any, Any, list[R]]: ...
     @overload
@@ -172,6 +181,8 @@ class AsyncStepCalls:
         concurrency: int = 8,
         retry: Retry | None = None,
         timeout: Duration | None = None,
+        heartbeat: Duration | None = None,
+        output_beats: bool = False,
         returns: Any = None,
     ) -> Coroutine[Any, Any, list[R]]: ...
     def map(
@@ -183,11 +194,14 @@ class AsyncStepCalls:
         concurrency: int = 8,
         retry: Retry | None = None,
         timeout: Duration | None = None,
+        heartbeat: Duration | None = None,
+        output_beats: bool = False,
         returns: Any = None,
     ) -> Coroutine[Any, Any, list[Any]]:
         """Run `fn(item)` as one step per item (`name[0]`, …), `concurrency` at a time; returns the
         results in order. See `StepCalls.map`."""
         lanes = steps.check_concurrency(concurrency)
+        beats = steps.heartbeat_of(heartbeat, output_beats)
         base = self._pass.identify(name, "map")
         listed = list(items)
         left = iter(enumerate(listed))
@@ -207,6 +221,7 @@ class AsyncStepCalls:
                     clock=self._pass.clock.seconds,
                     input=steps.digest(item),
                     returns=returns,
+                    heartbeat=beats,
                 )
                 try:
                     outcomes[index] = await awaited(made, self._port, key)
@@ -235,10 +250,20 @@ class AsyncStepCalls:
         stdin: str | bytes | Secret | None = None,
         cwd: str | PathLike[str] | None = None,
         retry: Retry | None = None,
+        heartbeat: Duration | None = None,
+        output_beats: bool = False,
     ) -> Coroutine[Any, Any, CommandResult]:
         """Run a program as a step. See `StepCalls.command`."""
         program = program_of(argv, steps.timeout_ms(timeout), env, stdin, cwd)
-        return self.run(name, run_command_awaited, program, check, retry=retry)
+        return self.run(
+            name,
+            run_command_awaited,
+            program,
+            check,
+            retry=retry,
+            heartbeat=heartbeat,
+            output_beats=output_beats,
+        )
 
     def sleep(self, name: str, duration: Duration) -> Coroutine[Any, Any, None]:
         """Wait durably for `duration`; no process is kept waiting."""

@@ -132,6 +132,8 @@ class StepCalls:
         *args: Any,
         retry: Retry | None = None,
         timeout: Duration | None = None,
+        heartbeat: Duration | None = None,
+        output_beats: bool = False,
         returns: Any = None,
         **kwargs: Any,
     ) -> R:
@@ -140,8 +142,12 @@ class StepCalls:
         if given; a result that does not fit it is a failure of the step.
 
         `fn` is a function, a bound method, a partial or an object with `__call__`. `retry`,
-        `timeout` and `returns` are always the step's own; pass what the function calls so by
-        `functools.partial(fn, timeout=7)`.
+        `timeout`, `heartbeat`, `output_beats` and `returns` are always the step's own; pass what
+        the function calls so by `functools.partial(fn, timeout=7)`.
+
+        With `heartbeat`, a function that has not called `stackshift.step.heartbeat()` or
+        `.checkpoint()` for so long is stopped, and the try fails with `HeartbeatTimeout`; with
+        `output_beats`, what it prints counts as well.
 
         Without `retry` a step has one try in each attempt of the run. Raises `StepFailed` if the
         step has failed for good, on this pass and every later one, and `ReplayError` if a recorded
@@ -158,6 +164,7 @@ class StepCalls:
             timeout_ms=steps.timeout_ms(timeout),
             clock=self._pass.clock.seconds,
             returns=returns,
+            heartbeat=steps.heartbeat_of(heartbeat, output_beats),
         )
         return cast(R, drive(made, self._port))
 
@@ -170,6 +177,8 @@ class StepCalls:
         concurrency: int = 8,
         retry: Retry | None = None,
         timeout: Duration | None = None,
+        heartbeat: Duration | None = None,
+        output_beats: bool = False,
         returns: Any = None,
     ) -> list[R]:
         """Run `fn(item)` as one step per item (`name[0]`, …), `concurrency` at a time on threads;
@@ -179,6 +188,7 @@ class StepCalls:
         `items` must be the same on every pass. `returns` is the type of one result.
         """
         lanes = steps.check_concurrency(concurrency)
+        beats = steps.heartbeat_of(heartbeat, output_beats)
         base = self._pass.identify(name, "map")
         listed = list(items)
 
@@ -195,6 +205,7 @@ class StepCalls:
                 clock=self._pass.clock.seconds,
                 input=steps.digest(item),
                 returns=returns,
+                heartbeat=beats,
             )
             return cast(R, drive(made, self._port))
 
@@ -216,6 +227,8 @@ class StepCalls:
         stdin: str | bytes | Secret | None = None,
         cwd: str | PathLike[str] | None = None,
         retry: Retry | None = None,
+        heartbeat: Duration | None = None,
+        output_beats: bool = False,
     ) -> CommandResult:
         """Run a program as a step, in a process group of its own; returns `{exit_code, stdout,
         stderr}`, with the last 64 KiB of each stream. All of the output is in the run's log, as it
@@ -223,12 +236,23 @@ class StepCalls:
 
         `env` is added to the environment, and the program reads `stdin`, which is otherwise empty.
         Both may hold a `Secret`; `argv` may not, because every user of the machine can read it.
+        With `heartbeat`, a program that has not run `stackshift heartbeat` or `stackshift
+        checkpoint` for so long is ended, and the try fails; with `output_beats`, whatever it prints
+        counts as well.
         If `check` is set, a status other than 0 raises `CommandFailed` in the step. After
         `timeout`, and when the execution ends, the program and all that it has started get TERM,
         and KILL after the grace. Raises `Usage` for what is not a command.
         """
         program = program_of(argv, steps.timeout_ms(timeout), env, stdin, cwd)
-        return self.run(name, run_command, program, check, retry=retry)
+        return self.run(
+            name,
+            run_command,
+            program,
+            check,
+            retry=retry,
+            heartbeat=heartbeat,
+            output_beats=output_beats,
+        )
 
     def sleep(self, name: str, duration: Duration) -> None:
         """Wait durably for `duration`; no process is kept waiting."""

@@ -13,6 +13,14 @@ from typing import Any, NamedTuple
 from stackshift_jobs.handler.failures import Failure
 
 
+class Heartbeat(NamedTuple):
+    """How long the function of a step may be silent, in milliseconds. With `by_output`, what it
+    prints, or its program does, says too that it is alive."""
+
+    ms: int
+    by_output: bool = False
+
+
 class Perform(NamedTuple):
     """Run the step's function. Answer: what it returns; what it raises is thrown into the
     generator.
@@ -29,6 +37,7 @@ class Perform(NamedTuple):
     tried: int
     retry: dict[str, Any] | None
     input: str
+    heartbeat: Heartbeat | None = None
 
 
 class Park(NamedTuple):

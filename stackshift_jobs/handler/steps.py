@@ -24,6 +24,7 @@ from stackshift_jobs.handler.failures import Failure, original
 from stackshift_jobs.handler.locks import guard, inside
 from stackshift_jobs.handler.ops import (
     AwaitRun,
+    Heartbeat,
     Park,
     Perform,
     Recorded,
@@ -67,6 +68,7 @@ def run_step(
     clock: Callable[[], float],
     input: str = "",
     returns: Any = None,
+    heartbeat: Heartbeat | None = None,
 ) -> Steps:
     """Run `fn` unless its result is recorded; returns the result, as the type `returns`.
 
@@ -95,7 +97,9 @@ def run_step(
         tried += 1
         began = clock()
         try:
-            value = yield _new(Perform, (key, fn, args, kwargs, timeout_ms, tried, terms, input))
+            value = yield _new(
+                Perform, (key, fn, args, kwargs, timeout_ms, tried, terms, input, heartbeat)
+            )
             if pass_.forgotten:
                 _refuse_forgotten(pass_, key)
             text = pass_.encode(value, Limits.value_bytes, "the result of step", key=key)
@@ -325,6 +329,18 @@ def digest(item: Any) -> str:
 
 def _ms(seconds: float) -> int:
     return round(seconds * 1000) if seconds > 0 else 0
+
+
+def heartbeat_of(heartbeat: Duration | None, by_output: bool = False) -> Heartbeat | None:
+    """The heartbeat of a step; None if its function need not beat. Raises `Usage`."""
+    if heartbeat is None:
+        if by_output:
+            raise Usage("output_beats requires a heartbeat", hint='heartbeat="1m"')
+        return None
+    ms = milliseconds(heartbeat, "the heartbeat of a step")
+    if ms <= 0:
+        raise Usage("the heartbeat of a step cannot be 0", hint='leave it out, or heartbeat="1m"')
+    return Heartbeat(ms, by_output)
 
 
 def timeout_ms(timeout: Duration | None) -> int | None:

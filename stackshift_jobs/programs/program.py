@@ -141,7 +141,8 @@ class _Running:
         self._stop = stop
         self._selector = selectors.DefaultSelector()
         try:
-            self._process = _served(program, mark, service) if service else _start(program, mark)
+            added = {**supervisor.variables(stop), **({mark.variable: mark.value} if mark else {})}
+            self._process = _served(program, added, service) if service else _start(program, added)
         except BaseException:
             self._selector.close()
             raise
@@ -287,13 +288,13 @@ class _Running:
         return not left and has_ended
 
 
-def _served(program: Program, mark: Mark | None, service: Service) -> subprocess.Popen[bytes]:
+def _served(program: Program, added: dict[str, str], service: Service) -> subprocess.Popen[bytes]:
     """Start a program whose service must know the pipe that it prints into before it runs."""
     reading, writing = os.pipe()
     output = os.fdopen(reading, "rb", buffering=0)
     try:
         service.attached(reading)
-        process = _start(program, mark, writing)
+        process = _start(program, added, writing)
     except BaseException:
         output.close()
         raise
@@ -304,10 +305,10 @@ def _served(program: Program, mark: Mark | None, service: Service) -> subprocess
 
 
 def _start(
-    program: Program, mark: Mark | None, stdout: int = subprocess.PIPE
+    program: Program, added: dict[str, str], stdout: int = subprocess.PIPE
 ) -> subprocess.Popen[bytes]:
     try:
-        return _popen(program, mark, stdout)
+        return _popen(program, added, stdout)
     except FileNotFoundError as bad:
         name = program.argv[0]
         if bad.filename != name or "/" in name:
@@ -316,8 +317,7 @@ def _start(
         raise FileNotFoundError(bad.errno, where, name) from bad
 
 
-def _popen(program: Program, mark: Mark | None, stdout: int) -> subprocess.Popen[bytes]:
-    marks = {mark.variable: mark.value} if mark is not None else {}
+def _popen(program: Program, added: dict[str, str], stdout: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         program.argv,
         stdin=_stdin(program),
@@ -325,7 +325,7 @@ def _popen(program: Program, mark: Mark | None, stdout: int) -> subprocess.Popen
         stderr=subprocess.PIPE,
         bufsize=0,
         cwd=program.cwd,
-        env={**({} if program.is_whole_env else os.environ), **(program.env or {}), **marks},
+        env={**({} if program.is_whole_env else os.environ), **(program.env or {}), **added},
         umask=-1 if program.umask is None else program.umask,
         # A group of its own, and no terminal that it could read from.
         start_new_session=True,

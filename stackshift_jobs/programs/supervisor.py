@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Final, Protocol
 
@@ -58,6 +59,9 @@ class Supervisor(Protocol):
         """A program is about to start; `stop` ends it. Returns the mark for its environment.
         Raises the reason if no program may start any more."""
 
+    def variables(self, stop: Stop) -> Mapping[str, str]:
+        """What else the environment of the program says, by which it finds its supervisor."""
+
     def started(self, group: ProcessGroup) -> None:
         """The program runs, as the leader of `group`."""
 
@@ -75,6 +79,9 @@ class _Plain:
 
     def admit(self, _stop: Stop) -> None:
         return None
+
+    def variables(self, _stop: Stop) -> Mapping[str, str]:
+        return {}
 
     def started(self, _group: ProcessGroup) -> None:
         pass

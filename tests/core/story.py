@@ -312,6 +312,11 @@ class Story:
         """A step has been executing for a while."""
         return self.do(c.OpenStep(run, self.token(run), step, self._tried(run, step)))
 
+    def checkpoints(self, run: str, step: str, value: Any) -> Decision:
+        """The function of a step says how far it has come."""
+        tried = self._tried(run, step)
+        return self.do(c.CheckpointStep(run, self.token(run), 7, step, raw(value), tried))
+
     def reads(self, run: str, step: str, value: Any) -> Decision:
         """A read of the handler gives `value`."""
         return self.do(c.RecordValue(run, self.token(run), 7, step, raw(value)))

@@ -66,6 +66,7 @@ def _one_run(made: ScheduledStory) -> None:
     token = made.token
     made.step_done(run, "download", {"bytes": 48213, "text": "a\nb\u2028"})
     made.do(c.OpenStep(run, token(run), "convert", 1, r.Program(4711, "boot:99")))
+    made.checkpoints(run, "convert", {"page": 7})
     made.step_fails(run, "convert", retry=r.RetryTerms(3, 1000, jitter=0.0))
     made.tick(to="1s")
     made.do(c.CompleteStep(run, token(run), 3, "convert", Raw(b'"x"'), 5, 2, "d1"))

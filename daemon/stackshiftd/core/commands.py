@@ -428,6 +428,18 @@ class OpenStep(Command, frozen=True):
     program: Program | None = None
 
 
+class CheckpointStep(Command, frozen=True):
+    """Record how far the function of a step has come; see `records.StepCheckpointed`. A `call` of 0
+    wants no answer."""
+
+    run: str
+    token: int
+    call: int
+    step: str
+    value: Raw
+    tried: int = 1
+
+
 class RecordValue(Command, frozen=True):
     """Record the result of a read. `told`: include it in the answer, because the worker does not
     know it yet."""
@@ -602,6 +614,7 @@ FromWorker = (
     CompleteStep
     | FailStep
     | OpenStep
+    | CheckpointStep
     | RecordValue
     | BeginSleep
     | CallJob

@@ -157,12 +157,13 @@ class RunCreated(Record, frozen=True, tag="run.created"):
     has not ended. With `after`, it begins when those runs have ended, and fails if one of them did
     not complete, unless `even_if_failed`.
 
-    In a fork, `restored` contains the records of the source, and `forgotten` names the recorded
-    steps that the fork does not reuse. A run that continues another names it in `continues`, and in
-    `chain` the run that began the chain, which keeps its idempotency key. A child with
-    `cancel_with_parent` is cancelled if its parent is, one that `ends_with_parent` also if that has
-    completed or failed. One that fails for good starts `on_failure` in the same append, and one
-    that completes `on_success`; a run that was started so has neither.
+    In a fork, `restored` contains the records of the source, `forgotten` names the recorded steps
+    that the fork does not reuse, and `afresh` those whose checkpoints it does not. A run that
+    continues another names it in `continues`, and in `chain` the run that began the chain, which
+    keeps its idempotency key. A child with `cancel_with_parent` is cancelled if its parent is, one
+    that `ends_with_parent` also if that has completed or failed. One that fails for good starts
+    `on_failure` in the same append, and one that completes `on_success`; a run that was started so
+    has neither.
     """
 
     run: str
@@ -195,6 +196,7 @@ class RunCreated(Record, frozen=True, tag="run.created"):
     ends_with_parent: bool = False
     on_failure: FollowUp | None = None
     on_success: FollowUp | None = None
+    afresh: list[str] = []
 
 
 class RunPreceded(Record, frozen=True, tag="run.preceded"):
@@ -290,12 +292,13 @@ class RunCancelled(Record, frozen=True, tag="run.cancelled"):
 class RunRetried(Record, frozen=True, tag="run.retried"):
     """A person retried the run. `forgotten` names the steps that will be repeated, `replaced` gives
     steps the result that the person set. `restored` contains the run's earlier records if the run
-    had left the engine's memory."""
+    had left the engine's memory. The steps `afresh` begin without their checkpoints."""
 
     run: str
     forgotten: list[str] = []
     replaced: dict[str, Raw] = {}
     restored: list[Raw] = []
+    afresh: list[str] = []
 
 
 class RunRemoved(Record, frozen=True, tag="run.removed"):
@@ -422,6 +425,18 @@ class StepFailed(Record, frozen=True, tag="step.failed"):
     retry_at: str | None = None
     input: str = ""
     counts: bool = True
+
+
+class StepCheckpointed(Record, frozen=True, tag="step.checkpointed"):
+    """The function of a step has come so far, in its try number `tried`: `value` is what the next
+    try gets, also that of a later attempt. Only the last one of a step counts, until the step has
+    completed."""
+
+    run: str
+    attempt: int
+    step: str
+    value: Raw
+    tried: int = 1
 
 
 class ValueRecorded(Record, frozen=True, tag="value.recorded"):
@@ -747,6 +762,7 @@ AnyRecord = (
     | StepStarted
     | StepCompleted
     | StepFailed
+    | StepCheckpointed
     | ValueRecorded
     | ChildStarted
     | WaitStarted

@@ -17,7 +17,14 @@ import msgspec
 
 from stackshift_jobs.errors import NewerFormat
 from stackshiftd.core.fold.fold import fold
-from stackshiftd.core.records import NEWER_HINT, Entry, QueueTerms, entry_from_json, entry_json
+from stackshiftd.core.records import (
+    NEWER_HINT,
+    Entry,
+    QueueTerms,
+    StepCheckpointed,
+    entry_from_json,
+    entry_json,
+)
 from stackshiftd.core.state.entries import Value, Values
 from stackshiftd.core.state.events import Events, Kept, SentKey
 from stackshiftd.core.state.expiry import EVENT, LOCK, STATE
@@ -247,7 +254,20 @@ def dump(state: State, entries: Iterable[tuple[int, Entry]]) -> Iterator[bytes]:
     for line in _stored(state, sort=False):
         yield _encode(line)
     for place, run_entry in entries:
+        if _is_replaced(state, run_entry):
+            continue
         yield _encode(EntryLine(place, msgspec.Raw(entry_json(run_entry))))
+
+
+def _is_replaced(state: State, entry: Entry) -> bool:
+    """Is it a checkpoint that later ones have replaced, or of a step that has completed? A long
+    step has thousands, and nothing needs them."""
+    record = entry.record
+    if not isinstance(record, StepCheckpointed):
+        return False
+    run = state.runs.get(record.run)
+    tries = run.tries.get(record.step) if run is not None else None
+    return tries is None or tries.checkpoint is None or tries.checkpoint.seq != entry.seq
 
 
 class Loaded(msgspec.Struct):

@@ -5,6 +5,7 @@ Pure: what it needs to know about the workers is passed in. Times are UTC.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from stackshift_jobs.values.durations import format_ms, rfc3339
@@ -24,11 +25,20 @@ from stackshiftd.core.state.state import (
 )
 
 
+class Beat(NamedTuple):
+    """When the function of a step was last known to be alive, and how long it may be silent, in
+    milliseconds; 0 for ever."""
+
+    step: str
+    at_us: int
+    heartbeat_ms: int = 0
+
+
 class Fleet(NamedTuple):
     """The ready workers of one pool: how many they are, their total slots, and how many runs they
     are executing; and the names of those that are silent, because a call in them keeps the
     interpreter. `no_room` says why nothing can be recorded, if that is so, and `unreachable` why
-    hosts of these workers have none."""
+    hosts of these workers have none. `beats` are those of the steps of runs."""
 
     workers: int
     slots: int
@@ -36,6 +46,7 @@ class Fleet(NamedTuple):
     silent: frozenset[str] = frozenset()
     no_room: str = ""
     unreachable: str = ""
+    beats: Mapping[str, Sequence[Beat]] = {}
 
 
 NOTICED_US: Final = 1_000_000
@@ -98,7 +109,7 @@ def _why(state: State, run: Run, fleet: Fleet, now_us: int) -> Why:
             if run.suspect and not run.progressed and now_us - run.since_us < CLEARED_US:
                 died = f"{run.deaths} workers died while executing it"
                 return Why("running_alone", f"{text}, which executes nothing else: {died}")
-            return Why("running", text)
+            return Why("running", text + _beats(run, fleet, now_us))
         case Status.RETRYING:
             attempt = f"{run.attempts_used + 1}/{run.retry.max_attempts}"
             if run.token:
@@ -117,6 +128,24 @@ def _why(state: State, run: Run, fleet: Fleet, now_us: int) -> Why:
             return Why(cancelled_code(run.cancelled), cancelled_text(run.cancelled))
         case _:
             return Why(run.status.value, run.status.value)
+
+
+_MOST_BEATS: Final = 3
+"""So many steps that beat are named."""
+
+
+def _beats(run: Run, fleet: Fleet, now_us: int) -> str:
+    """`; step load: last beat 40s ago, of 1m0s`, the most silent first; nothing of a run without
+    steps that beat."""
+    beats = sorted(fleet.beats.get(run.id, ()), key=lambda beat: beat.at_us)
+    shown = [
+        f"; step {beat.step}: last beat {format_ms(max(0, now_us - beat.at_us) // 1000)} ago"
+        + (f", of {format_ms(beat.heartbeat_ms)}" if beat.heartbeat_ms else "")
+        for beat in beats[:_MOST_BEATS]
+    ]
+    return "".join(shown) + (
+        f" (and {len(beats) - len(shown)} more)" if beats[_MOST_BEATS:] else ""
+    )
 
 
 def cancelled_code(record: RunCancelled) -> str:

@@ -26,7 +26,7 @@ class Daemon(Protocol):
 class Step:
     """A recorded call of a handler. `kind`: `run sleep event lock call start value`; `status`:
     `running waiting retrying completed failed cancelled`; times are RFC 3339; `detail` says what it
-    waits for, if it is a wait."""
+    waits for, if it is a wait; `checkpoint` is the last one of a step without a result."""
 
     name: str
     kind: str
@@ -38,6 +38,7 @@ class Step:
     result: Any
     error: dict[str, str] | None
     detail: str | None
+    checkpoint: Any
 
     @staticmethod
     def of(step: dict[str, Any]) -> Step:

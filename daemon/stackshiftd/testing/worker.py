@@ -88,6 +88,7 @@ class LocalWorker(Worker):
             self._loop.call_later(LEAVING_SECONDS, self._stop_when_left)
         else:
             self._threads.close()
+            self.step_calls.close()
             if self._hello is not None:
                 self._functions.close()
             self._loop.stop()

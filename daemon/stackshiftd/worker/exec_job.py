@@ -23,21 +23,30 @@ STEP: Final = "command"
 @dataclass(frozen=True)
 class ProgramCall:
     """The payload of a run of `exec`: the program and its arguments, the directory and the umask
-    that it starts with (None: those of the workers), the variables that are added to theirs, and
-    how long each try may take, in milliseconds."""
+    that it starts with (None: those of the workers), the variables that are added to theirs, how
+    long each try may take, and how long it may be silent, in milliseconds. With `output_beats`,
+    what it prints says that it is alive."""
 
     command: list[str]
     cwd: str | None = None
     umask: int | None = None
     env: dict[str, str] = field(default_factory=dict)
     timeout_ms: int | None = None
+    heartbeat_ms: int | None = None
+    output_beats: bool = False
 
 
 def run_program(ctx: JobContext[ProgramCall]) -> dict[str, int]:
     """Run a program as it was typed after `stackshift exec --`."""
     call = ctx.payload
     program = program_of(call.command, call.timeout_ms, call.env, None, call.cwd)
-    return ctx.step.run(STEP, _run, program._replace(umask=call.umask))
+    return ctx.step.run(
+        STEP,
+        _run,
+        program._replace(umask=call.umask),
+        heartbeat=None if call.heartbeat_ms is None else call.heartbeat_ms / 1000,
+        output_beats=call.output_beats,
+    )
 
 
 def _run(program: Program) -> dict[str, int]:

@@ -26,7 +26,7 @@ from stackshift_jobs.handler import ops
 from stackshift_jobs.handler.clock import WALL, Clock
 from stackshift_jobs.handler.context import Facts
 from stackshift_jobs.handler.failures import Failure
-from stackshift_jobs.handler.replay import Continued, Pass
+from stackshift_jobs.handler.replay import Continued, Pass, Unwinding
 from stackshift_jobs.handler.steps import Limits
 from stackshift_jobs.programs.processes import ProcessGroup
 from stackshift_jobs.registry import Job
@@ -36,14 +36,24 @@ from stackshift_jobs.values.payload_types import convert
 from stackshiftd.core import commands as c
 from stackshiftd.core.records import NULL, Error, Program, RetryTerms
 from stackshiftd.worker import directory
-from stackshiftd.worker.frames import CallRecorded, Execute, Frame, HandBack, Outcome, Recall
+from stackshiftd.worker.frames import (
+    CallRecorded,
+    EarlierTries,
+    Execute,
+    Frame,
+    HandBack,
+    Outcome,
+    Recall,
+)
 from stackshiftd.worker.lease import Lease
 from stackshiftd.worker.output.run_log import RunLog
 from stackshiftd.worker.programs import Programs
 from stackshiftd.worker.secrets import SecretTerms, read_payload
+from stackshiftd.worker.step_tries import StepTry
 
 WAITS: Final = "waits"
 DRAINED: Final = "drained"
+ENDED: Final = "ended"
 """Reasons to unwind a pass, besides those of `End`."""
 
 KEEP_SECONDS: Final = 0.1
@@ -102,6 +112,16 @@ class Execution:
         self.waiting: set[str] = set()
         self.open: dict[str, OpenStep] = {}
         self.noted: set[str] = set()
+        self.tries: dict[str, StepTry] = {}
+        """The tries whose functions are running, by step."""
+        self.checkpoints: dict[str, bytes] = {}
+        """Step → its last checkpoint, as JSON."""
+        self.ended_tries: dict[str, int] = {}
+        """Step → how many tries of it have ended without a result."""
+        self.send: Callable[[c.Command], None]
+        """Sends a command at once, from any thread."""
+        self.expect: Callable[[int, StepTry], None]
+        """Lets a try have the answer to a command."""
 
     def facts(self) -> Facts[Any]:
         """What the handler's context shows, for the context of the handler. Raises
@@ -140,6 +160,7 @@ class Execution:
         """Forget the record of a step that fails again: an earlier try must not answer this one."""
         if isinstance(op, ops.RecordFailure):
             self.pass_.recorded_calls.pop(op.step, None)
+            self.ended_tries[op.step] = self.ended_tries.get(op.step, 0) + 1
 
     def withdrawal(self, step: str) -> c.WithdrawCall:
         """The command that withdraws a call, with the event that it has received unseen."""
@@ -225,6 +246,12 @@ class Execution:
 
     # --- What is slow ----------------------------------------------------------------------
 
+    def note_open(self, step: str, tried: int) -> None:
+        """See `step_tries.Owner.note_open`."""
+        if step not in self.noted:
+            self.noted.add(step)
+            self.send(c.OpenStep(self.run, self.token, step, tried))
+
     def note_slow(self, now: float, after: float, send: Callable[[c.Command], None]) -> None:
         """Send an `OpenStep` for each step that has been executing for `after` seconds, once."""
         for step, opened in list(self.open.items()):
@@ -253,12 +280,52 @@ class Execution:
             and now - opened.began >= opened.op.timeout_ms / 1000
         ]
 
+    def remember_tries(self, earlier: EarlierTries) -> None:
+        """Take what is on record of the tries of a step, before the handler begins."""
+        self.ended_tries[earlier.step] = earlier.ended
+        checkpoint = bytes(earlier.checkpoint)
+        if checkpoint != b"null":
+            self.checkpoints[earlier.step] = checkpoint
+
+    def begin_try(self, op: ops.Perform) -> StepTry:
+        """The try whose function is about to start."""
+        begun = self.tries[op.step] = StepTry(self, op)
+        return begun
+
+    def encode_checkpoint(self, step: str, value: Any, max_bytes: int) -> bytes:
+        """See `step_tries.Owner.encode_checkpoint`."""
+        return self.pass_.encode(value, max_bytes, f"the checkpoint of step {step!r}")
+
+    def end_reason(self, _step: str) -> BaseException | None:
+        """See `step_tries.Owner.end_reason`. A run that waits, or whose worker is to be replaced,
+        lets its functions end by themselves."""
+        reason = self.pass_.unwinding
+        return None if reason in (None, WAITS, DRAINED, ENDED) else Unwinding(reason)
+
+    def look_at_tries(self, now: float) -> list[StepTry]:
+        """Record the checkpoints that were put off, and return the tries whose functions have been
+        silent for too long."""
+        late = []
+        for each in list(self.tries.values()):
+            each.look(now)
+            if each.lapse(now) is not None:
+                late.append(each)
+        return late
+
+    def release_tries(self) -> None:
+        """Let go of the functions that wait for an answer: the execution is over."""
+        for each in list(self.tries.values()):
+            each.release()
+
     def began(self, op: ops.Perform) -> None:
         """Note that the step's function starts now, for `note_slow` and `overdue`. Does not return
         if it must not start any more."""
         if self.lease is not None:
             self.lease.require()
-        self.open[op.step] = OpenStep(op, monotonic())
+        began = monotonic()
+        if (begun := self.tries.get(op.step)) is not None:
+            begun.beaten = began
+        self.open[op.step] = OpenStep(op, began)
 
     def awaits_thread(self, op: ops.Perform) -> None:
         """Note that the step's function will start when a thread is free."""
@@ -268,12 +335,14 @@ class Execution:
         """Is there still something that executes it?"""
         return True
 
-    def ended(self, op: ops.Perform) -> None:
-        """Note that the step's function has returned or raised."""
+    def ended(self, op: ops.Perform, *, failed: bool) -> None:
+        """Note that the step's function has returned, or raised (`failed`)."""
         if directory.Home.left:
             directory.back_on_loop()
         self.log.catch_up()  # What was written until now is this step's.
         self.open.pop(op.step, None)
+        if (begun := self.tries.pop(op.step, None)) is not None:
+            begun.end(failed=failed)
         if self.noted:
             self.noted.discard(op.step)
 

@@ -1,8 +1,9 @@
 """The protocol between daemon and worker on their socket pair: one JSON object per line.
 
-From the daemon: `Hello` once, then for each execution `Recall` frames (one per recorded call) and
-`Execute`, or `Rehearse`; `CallRecorded` answers the command with the same `call`; `Outcome` ends a
-wait; `End` asks an execution to stop; `Drain` asks all of them to stop at their next step.
+From the daemon: `Hello` once, then for each execution `Recall` frames (one per recorded call),
+`EarlierTries` frames and `Execute`, or `Rehearse`; `CallRecorded` answers the command with the
+same `call`; `Outcome` ends a wait; `End` asks an execution to stop; `Drain` asks all of them to
+stop at their next step.
 
 From the worker: `Importing` before each module, `Greeting` once all are imported, a `Beat` every
 `BEAT_SECONDS` from a thread of its own, `Rehearsed`, `Stuck`, `KnowsSecrets`, `HandBack`, `Printed`
@@ -76,6 +77,16 @@ class Recall(Frame, frozen=True):
     job: str = ""
 
 
+class EarlierTries(Frame, frozen=True):
+    """How many tries of a step without a result have ended, and how far the last one had come, for
+    the next `Execute` of its run."""
+
+    run: str
+    step: str
+    ended: int
+    checkpoint: Raw = NULL
+
+
 class Execute(Frame, frozen=True):
     """Start an execution: call the handler of `job`. `token` identifies it in all later frames;
     `scheduled_at_us` is 0 for a run that no schedule started; `attempt_us` is when its attempt
@@ -147,7 +158,9 @@ class Drain(Frame, frozen=True):
     """Stop every handler at its next step and hand its run back."""
 
 
-FromDaemon = Hello | Recall | Execute | Rehearse | CallRecorded | Outcome | End | Drain
+FromDaemon = (
+    Hello | Recall | EarlierTries | Execute | Rehearse | CallRecorded | Outcome | End | Drain
+)
 
 # --- From the worker -----------------------------------------------------------------------
 
@@ -203,12 +216,25 @@ class Greeting(Frame, frozen=True):
     files: dict[str, CodeFile] = {}
 
 
+class StepBeat(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """When the function of a step was last known to be alive: `age_ms` before the frame was sent.
+    `heartbeat_ms` is how long it may be silent, 0 for ever."""
+
+    run: str
+    token: int
+    step: str
+    age_ms: int
+    heartbeat_ms: int = 0
+
+
 class Beat(Frame, frozen=True):
     """The worker process is alive. It has read so many `Execute` frames, and `executing` are the
-    runs and tokens of the executions whose end it has not sent yet."""
+    runs and tokens of the executions whose end it has not sent yet. `steps` are those whose
+    functions beat."""
 
     orders: int = 0
     executing: list[tuple[str, int]] = []
+    steps: list[StepBeat] = []
 
 
 class Rehearsed(Frame, frozen=True):

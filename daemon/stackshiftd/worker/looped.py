@@ -26,7 +26,7 @@ from stackshift_jobs.handler.replay import Unwinding
 from stackshift_jobs.handler.scope import in_handler
 from stackshift_jobs.values.secrets import current_secrets
 from stackshiftd.core import commands as c
-from stackshiftd.worker.execution import DRAINED, WAITS, Execution, answer_of
+from stackshiftd.worker.execution import DRAINED, ENDED, WAITS, Execution, answer_of
 from stackshiftd.worker.frames import CallRecorded, Frame
 from stackshiftd.worker.loop.async_calls import Arrival, AsyncCalls, Call
 from stackshiftd.worker.loop.async_timers import AsyncTimers
@@ -35,6 +35,7 @@ from stackshiftd.worker.loop_port import LoopPort
 from stackshiftd.worker.output.run_log import current_log
 from stackshiftd.worker.pipe import Pipe
 from stackshiftd.worker.step_functions import Running, enter
+from stackshiftd.worker.step_tries import StepTry
 
 SLICE: Final = 1_000
 """Callbacks of one handler that run before other handlers get their turn."""
@@ -207,6 +208,14 @@ class LoopedExecution(Execution):
         self.calls.arrived.append(arrival)
         self._proceed()
 
+    def lapse(self, late: StepTry) -> None:
+        """Stop the function of a step, which has been silent for too long, and fail its try."""
+        self._worker_loop.call_soon_threadsafe(self._lapse, late)
+
+    def _lapse(self, late: StepTry) -> None:
+        if not self.is_over and self.tries.get(late.op.step) is late:
+            self.port.functions.lapse(self, late)
+
     # --- Suspension ------------------------------------------------------------------------
 
     def _consider(self) -> None:
@@ -273,6 +282,7 @@ class LoopedExecution(Execution):
             self.waiting = set(self.calls.parked)
             self._drop()
             self.port.functions.cancel(self)
+        self.release_tries()
         self._ended_function()
 
     def _drop(self) -> None:
@@ -337,7 +347,7 @@ class LoopedExecution(Execution):
 
     def _end(self, last: Frame | c.Command) -> None:
         self._last = last
-        self.pass_.unwinding = self.pass_.unwinding or "ended"
+        self.pass_.unwinding = self.pass_.unwinding or ENDED
         self._drop()
         self.port.functions.cancel(self)
         self._ended_function()

@@ -20,7 +20,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from stackshift_jobs.handler.failures import Failure
 from stackshift_jobs.handler.replay import Unwinding
 from stackshift_jobs.handler.steps import Limits
 from stackshift_jobs.programs import inheritance
@@ -33,12 +32,20 @@ from stackshiftd.core.records import Error
 from stackshiftd.worker import code_files, directory, loader
 from stackshiftd.worker.event_loop import new_loop
 from stackshiftd.worker.exec_job import EXEC
-from stackshiftd.worker.execution import DRAINED, REAL_TIME, Execution, Pace, recorded_call
+from stackshiftd.worker.execution import (
+    DRAINED,
+    REAL_TIME,
+    Execution,
+    OpenStep,
+    Pace,
+    recorded_call,
+)
 from stackshiftd.worker.frames import (
     BEAT_SECONDS,
     Beat,
     CallRecorded,
     Drain,
+    EarlierTries,
     End,
     Execute,
     Greeting,
@@ -49,6 +56,7 @@ from stackshiftd.worker.frames import (
     Recall,
     Rehearse,
     Rehearsed,
+    StepBeat,
     Stuck,
     decode_from_daemon,
 )
@@ -69,7 +77,9 @@ from stackshiftd.worker.scripts.file_job import SH
 from stackshiftd.worker.scripts.folder import Home
 from stackshiftd.worker.scripts.script import ScriptHandler
 from stackshiftd.worker.secrets import SecretTerms
+from stackshiftd.worker.step_calls import StepCalls
 from stackshiftd.worker.step_functions import StepFunctions, task_factory
+from stackshiftd.worker.step_tries import StepTry
 from stackshiftd.worker.threaded import ThreadedExecution, ThreadPort, Threads
 
 SLOW_SECONDS: Final = 0.25
@@ -105,6 +115,7 @@ class Worker:
         self._lease = lease
         self._outputs = outputs
         self.pipes = ProgramPipes()
+        self.step_calls = StepCalls()
         self._over = threading.Event()
         """Set to stop the heartbeat."""
         self._pipe = Pipe(sock, self._on_line, self._gone)
@@ -115,7 +126,9 @@ class Worker:
         self._threads = Threads(self._ended)
         self._executions: dict[str, LoopedExecution | ThreadedExecution] = {}
         self._recalled: dict[str, list[Recall]] = {}
-        self._calls: dict[int, Execution] = {}
+        self._earlier: dict[str, list[EarlierTries]] = {}
+        self._calls: dict[int, Any] = {}
+        """Who waits for the answer to a call: an execution, or for a checkpoint its try."""
         self._rehearsals = ThreadPoolExecutor(1, "rehearsals")
         self._draining = False
         self._functions: StepFunctions
@@ -171,7 +184,7 @@ class Worker:
             assert isinstance(frame, CallRecorded)
             execution = self._calls.pop(frame.call, None)
             if execution is not None:
-                execution.answered(frame.call, frame)  # type: ignore[attr-defined]
+                execution.answered(frame.call, frame)
         elif isinstance(frame, Execute):
             self._execute(frame)
         elif isinstance(frame, Rehearse):
@@ -179,6 +192,8 @@ class Worker:
             self._rehearsals.submit(self._rehearse, frame, recalls)
         elif isinstance(frame, Recall):
             self._recalled.setdefault(frame.run, []).append(frame)
+        elif isinstance(frame, EarlierTries):
+            self._earlier.setdefault(frame.run, []).append(frame)
         elif isinstance(frame, Outcome):
             resolved = self._current(frame.run, frame.token)
             if resolved is not None:
@@ -230,6 +245,7 @@ class Worker:
 
     def _gone(self) -> None:
         """End the process at once: the daemon is gone."""
+        self.step_calls.close()
         os._exit(0)
 
     def _execute(self, order: Execute) -> None:
@@ -237,6 +253,7 @@ class Worker:
             self._lease.require()
         self._orders += 1
         recalled = self._recalled.pop(order.run, [])
+        earlier = self._earlier.pop(order.run, [])
         job = _job(order.job)
         if job is None:
             error = Error("NotFound", f"this worker has no job {order.job!r}")
@@ -247,6 +264,11 @@ class Worker:
         execution: Any = made(order, job, recalled, None, self.pace)
         log = RunLog(self._log_store(order), order.attempt, order.token, execution.pass_)
         execution.log = log
+        log.tries = execution.tries
+        for each in earlier:
+            execution.remember_tries(each)
+        execution.send = self._pipe.send
+        execution.expect = self._calls.__setitem__
         if isinstance(job.handler, ScriptHandler):
             log.is_script = True
             execution.pace = self.pace._replace(
@@ -260,6 +282,7 @@ class Worker:
             log,
             partial(self._program_started, order.run, order.token),
             self._hello.grace_ms / 1000,
+            self.step_calls,
         )
         self._executions[order.run] = execution
         if job.is_async:
@@ -326,6 +349,10 @@ class Worker:
         unanswered = getattr(execution, "told", None) or getattr(execution, "waiters", {})
         for call in list(unanswered):
             self._calls.pop(call, None)
+        for each in list(execution.tries.values()):
+            for call in each.calls():
+                self._calls.pop(call, None)
+            each.release()
 
     def _printing(self) -> tuple[RunLog, str | None] | None:
         """The only run that can be printing, and its step; None if there are several or none."""
@@ -348,12 +375,18 @@ class Worker:
         while not self._over.is_set():
             now = time.monotonic()
             if now - beaten >= self._beat_seconds:
-                self._pipe.send(Beat(self._orders, self._known()))
+                self._pipe.send(Beat(self._orders, self._known(), self._step_beats(now)))
                 beaten = now
             for execution in list(self._executions.values()):
                 execution.note_slow(now, SLOW_SECONDS, self._pipe.send)
+                late = execution.look_at_tries(now)
                 if isinstance(execution, ThreadedExecution):
                     self._fail_overdue(execution, now)
+                    for each in late:
+                        self._fail_silent(execution, each, now)
+                else:
+                    for each in late:
+                        execution.lapse(each)
             self._over.wait(SLOW_SECONDS / 2)
 
     def _known(self) -> list[tuple[str, int]]:
@@ -385,11 +418,34 @@ class Worker:
             if op.step in execution.overdue_calls:
                 continue
             late = TimeoutError(f"step {op.step!r} ran longer than {op.timeout_ms} ms")
-            port = ThreadPort(execution, self._pipe, self._calls, self._threads)
-            with contextlib.suppress(BaseException):
-                took_ms = round((now - opened.began) * 1000)
-                port.fail_overdue(op, Failure.of(late), took_ms)
-                self._pipe.send(Stuck(execution.run, op.step))
+            self._leave_behind(execution, opened, late, now)
+
+    def _fail_silent(self, execution: ThreadedExecution, late: StepTry, now: float) -> None:
+        """End the program of a step that has been silent for too long, which fails its try; or if
+        its function runs none, record that."""
+        op = late.op
+        error = late.lateness()
+        if execution.programs.stop_step(op.step, error):
+            return
+        opened = execution.open.get(op.step)
+        if opened is not None and op.step not in execution.overdue_calls:
+            self._leave_behind(execution, opened, error, now)
+
+    def _leave_behind(
+        self, execution: ThreadedExecution, opened: OpenStep, late: TimeoutError, now: float
+    ) -> None:
+        """Record that the try has failed with `late`, and have the process replaced if its function
+        does not return."""
+        op = opened.op
+        port = ThreadPort(execution, self._pipe, self._calls, self._threads)
+        with contextlib.suppress(BaseException):
+            port.fail_overdue(op, late, round((now - opened.began) * 1000))
+            self._pipe.send(Stuck(execution.run, op.step))
+
+    def _step_beats(self, now: float) -> list[StepBeat]:
+        """What `Beat.steps` says."""
+        tries = [t for each in list(self._executions.values()) for t in list(each.tries.values())]
+        return [beat for each in tries if (beat := each.report(now)) is not None]
 
 
 def _job(name: str) -> Job | None:

@@ -16,10 +16,13 @@ import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
+from stackshift_jobs.handler.current_step import current_try
 from stackshift_jobs.handler.scope import current_step
 from stackshift_jobs.programs.processes import PROGRAM_VARIABLE, Mark, ProcessGroup
 from stackshift_jobs.programs.supervisor import GRACE_SECONDS, Stop
 from stackshiftd.worker.output.run_log import RunLog, program_numbers
+from stackshiftd.worker.step_calls import StepCalls
+from stackshiftd.worker.step_tries import StepTry
 
 
 class _Writer(NamedTuple):
@@ -39,8 +42,12 @@ class Programs:
         log: RunLog,
         report: Callable[[str, ProcessGroup], None],
         grace_seconds: float = GRACE_SECONDS,
+        calls: StepCalls | None = None,
     ) -> None:
         self.grace_seconds = grace_seconds
+        self._calls = calls
+        """Where they say how far their step has come; None where they cannot."""
+        self._variables: dict[Stop, dict[str, str]] = {}
         self._execution = execution
         self._log = log
         self._report = report
@@ -57,6 +64,15 @@ class Programs:
             self._reason = self._reason or reason
             for stop in self._stops:
                 stop.request(self._reason)
+
+    def stop_step(self, step: str, reason: BaseException) -> bool:
+        """Ask the programs of `step` to end; `reason` is what the step raises. False if it runs
+        none."""
+        with self._guard:
+            stops = [stop for stop, writer in self._stops.items() if writer.step == step]
+            for stop in stops:
+                stop.request(reason)
+        return bool(stops)
 
     def close(self, reason: BaseException) -> None:
         """Stop all programs, and wait until they are gone. Not for the loop's thread."""
@@ -83,6 +99,14 @@ class Programs:
             self._stops[stop] = _Writer(step, next(program_numbers))
         return Mark(PROGRAM_VARIABLE, f"{self._execution}/{step or ''}/{secrets.token_hex(4)}")
 
+    def variables(self, stop: Stop) -> dict[str, str]:
+        """See `Supervisor.variables`. The script of a shell job is in no step, and has none."""
+        begun = current_try.get()
+        if self._calls is None or not isinstance(begun, StepTry):
+            return {}
+        found = self._variables[stop] = self._calls.variables(begun)
+        return found
+
     def started(self, group: ProcessGroup) -> None:
         """See `Supervisor.started`. The script of a shell job belongs to no step."""
         if (step := current_step.get()) is not None:
@@ -95,6 +119,8 @@ class Programs:
 
     def ended(self, stop: Stop) -> None:
         """See `Supervisor.ended`."""
+        if (found := self._variables.pop(stop, None)) is not None and self._calls is not None:
+            self._calls.ended(found)
         with self._guard:
             writer = self._stops.pop(stop, None)
             if writer is not None:

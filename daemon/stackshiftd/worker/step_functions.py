@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol
 
 from stackshift_jobs.callables import is_async
 from stackshift_jobs.handler import ops
+from stackshift_jobs.handler.current_step import current_try
 from stackshift_jobs.handler.failures import Escaped
 from stackshift_jobs.handler.replay import Unwinding
 from stackshift_jobs.handler.scope import current_step
@@ -28,6 +29,7 @@ from stackshiftd.worker.frames import Stuck
 from stackshiftd.worker.loop.eager_tasks import started
 from stackshiftd.worker.pipe import Pipe
 from stackshiftd.worker.programs import Programs
+from stackshiftd.worker.step_tries import StepTry
 
 _strays: Final[ContextVar[set[asyncio.Task[Any]] | None]] = ContextVar(
     "stackshift_strays", default=None
@@ -54,6 +56,8 @@ class Owner(Protocol):
     """Tasks that these have created themselves."""
     programs: Programs
     """The programs that these run."""
+    tries: dict[str, StepTry]
+    """The tries whose functions are running, by step."""
 
     @property
     def run(self) -> str:
@@ -69,8 +73,11 @@ class Owner(Protocol):
     def awaits_thread(self, op: ops.Perform) -> None:
         """The function is asked for, and begins when a thread is free."""
 
-    def ended(self, op: ops.Perform) -> None:
-        """The function has ended."""
+    def begin_try(self, op: ops.Perform) -> StepTry:
+        """The try whose function is asked for."""
+
+    def ended(self, op: ops.Perform, *, failed: bool) -> None:
+        """The function has returned, or raised (`failed`)."""
 
     def performed(self, call: Any, value: Any, error: BaseException | None) -> None:
         """What the function returned or raised."""
@@ -79,7 +86,7 @@ class Owner(Protocol):
 class Running:
     """A function that has been asked for. `cancel` ends it, as far as that is possible."""
 
-    __slots__ = ("call", "cancel", "execution", "op", "task", "timer")
+    __slots__ = ("call", "cancel", "execution", "late", "op", "task", "timer")
 
     def __init__(self, execution: Owner, call: Caller, op: ops.Perform) -> None:
         self.execution = execution
@@ -89,6 +96,8 @@ class Running:
         self.task: asyncio.Task[Any] | None = None
         """The task in which it is awaited, if it is."""
         self.timer: asyncio.TimerHandle | None = None
+        self.late: BaseException | None = None
+        """Why it was cancelled, if it was silent for too long."""
 
     def end(self, value: Any, error: BaseException | None) -> None:
         """Report how the function ended; only the first report counts."""
@@ -98,14 +107,17 @@ class Running:
         del running[self.op.step]
         if self.timer is not None:
             self.timer.cancel()
-        self.execution.ended(self.op)
+        if isinstance(error, Escaped) and self.late is not None:
+            error = self.late
+        self.execution.ended(self.op, failed=error is not None)
         self.execution.performed(self.call, value, error)
 
     def is_done(self, task: asyncio.Task[Any]) -> Ended:
         """Note that the function has ended already, in `task`."""
         del self.execution.functions[self.op.step]
-        self.execution.ended(self.op)
-        return _ended(task)
+        ended = _ended(task)
+        self.execution.ended(self.op, failed=ended[1] is not None)
+        return ended
 
 
 class StepFunctions:
@@ -124,13 +136,16 @@ class StepFunctions:
         """Call the function. Returns how it has ended, if it did so at once; otherwise
         `execution.performed` gets its result or error."""
         context = call.context.copy()
+        context.run(current_try.set, execution.begin_try(op))
         code = getattr(op.fn, "__code__", None)
         if code is not None and _awaits_nothing(code):
             execution.began(op)
+            at_once: Ended = (None, None)
             try:
-                return context.run(_at_once, op)
+                at_once = context.run(_at_once, op)
             finally:
-                execution.ended(op)
+                execution.ended(op, failed=at_once[1] is not None)
+            return at_once
         context.run(current_step.set, op.step)
         running = execution.functions[op.step] = Running(execution, call, op)
         if not is_async(op.fn):
@@ -149,6 +164,19 @@ class StepFunctions:
         if step is None:
             for task in list(execution.strays):
                 task.cancel()
+
+    def lapse(self, execution: Owner, late: StepTry) -> None:
+        """End a function that has been silent for too long. The process is replaced if it is one on
+        a thread that does not return."""
+        running = execution.functions.get(late.op.step)
+        if running is None:
+            return
+        error = late.lateness()
+        if running.task is None:
+            self._leave_behind(running, error)
+        else:
+            running.late = error
+            running.task.cancel()
 
     # --- On the loop -----------------------------------------------------------------------
 
@@ -216,8 +244,14 @@ class StepFunctions:
         """Go on without the function; the process is replaced if it does not return."""
         execution, op = running.execution, running.op
         if execution.functions.get(op.step) is running and not execution.is_over:
-            self._pipe.post(Stuck(execution.run, op.step))
-            running.end(None, _late(op))
+            self._leave_behind(running, _late(op))
+
+    def _leave_behind(self, running: Running, error: TimeoutError) -> None:
+        execution, op = running.execution, running.op
+        if (begun := execution.tries.get(op.step)) is not None:
+            begun.end_with = error  # It may beat once more.
+        self._pipe.post(Stuck(execution.run, op.step))
+        running.end(None, error)
 
 
 def enter(execution: Owner) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Final
 from stackshift_jobs.errors import ReplayError, Usage
 from stackshift_jobs.handler import ops
 from stackshift_jobs.handler.context import JobContext
+from stackshift_jobs.handler.current_step import current_try
 from stackshift_jobs.handler.failures import Escaped, Failure
 from stackshift_jobs.handler.replay import Unwinding
 from stackshift_jobs.handler.scope import current_step, in_handler
@@ -78,6 +79,8 @@ class ThreadedExecution(Execution):
         with self.guard:
             if self.pass_.unwinding in (None, WAITS, DRAINED):
                 self.pass_.unwinding = reason
+            if reason != DRAINED:
+                self.release_tries()
             waiters = list(self.waiters.values()) if reason != DRAINED else []
             events = list(self.parked.values())
         for waiter in waiters:
@@ -88,6 +91,7 @@ class ThreadedExecution(Execution):
 
     def end(self) -> None:
         """Refuse every later call on `ctx`, and those waiting now: no answer will come."""
+        self.release_tries()
         with self.guard:
             self.over = True
             waiters, events = list(self.waiters.values()), list(self.parked.values())
@@ -163,14 +167,17 @@ class ThreadPort:
             self._pipe.send(command)  # No other thread to share a write with: the shorter way.
         return self._wait(waiter)
 
-    def fail_overdue(self, op: ops.Perform, error: Failure, duration_ms: int) -> None:
-        """Record that the step timed out while its function is still running.
+    def fail_overdue(self, op: ops.Perform, error: TimeoutError, duration_ms: int) -> None:
+        """Record that the step timed out with `error` while its function is still running.
 
-        Called on another thread. When the function returns, its call gets this answer.
+        Called on another thread. When the function returns, its call gets this answer; at its next
+        beat, it is ended.
         """
         execution = self._execution
         call = next(_calls)
-        failure = ops.RecordFailure(op.step, error, duration_ms, op.tried, op.retry, op.input)
+        failure = ops.RecordFailure(
+            op.step, Failure.of(error), duration_ms, op.tried, op.retry, op.input
+        )
         waiter = Waiter()
         with execution.guard:
             # Under the guard it is one or the other: the function returned first, and its result
@@ -181,6 +188,9 @@ class ThreadPort:
             execution.failing(failure)
             execution.waiters[call] = waiter
             execution.overdue_calls[op.step] = waiter
+            begun = execution.tries[op.step]
+            begun.end_with = error
+            begun.end(failed=True)
         self._calls[call] = execution
         self._pipe.send(command_of(failure, execution.run, execution.token, call))
 
@@ -244,24 +254,30 @@ class ThreadPort:
         """
         execution = self._execution
         self._execution.refuse_unwinding()
+        begun = execution.begin_try(op)
         execution.began(op)
         inside = current_step.set(op.step)
+        trying = current_try.set(begun)
         began_in = directory.here()
         supervised = current_supervisor.set(execution.programs)
+        failed = True
         try:
             value = op.fn(*op.args, **op.kwargs)
+            failed = False
         except (Exception, Unwinding):
             raise
         except BaseException as error:  # SystemExit and its like are the step's failure.
             raise Escaped(error) from error
         finally:
             with execution.guard:
-                execution.ended(op)
+                execution.ended(op, failed=failed)
             current_supervisor.reset(supervised)
+            current_try.reset(trying)
             current_step.reset(inside)
             directory.back(began_in)
         if op.step in execution.overdue_calls:
-            raise TimeoutError(f"step {op.step!r} ran longer than {op.timeout_ms} ms")
+            assert begun.end_with is not None
+            raise begun.end_with
         if hasattr(value, "__await__"):
             if inspect.iscoroutine(value):
                 value.close()  # Never to be awaited, which Python would report.

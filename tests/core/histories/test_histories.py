@@ -398,6 +398,17 @@ class Histories(RuleBasedStateMachine):
         """A step has been executing for a while."""
         self.story.step_opens(run.id, STEPS[pick % len(STEPS)])
 
+    def checkpoints(self, run: Run, pick: int) -> None:
+        """The function of a step says how far it has come, in order or late."""
+        step = STEPS[pick % len(STEPS)]
+        before = run.tries[step].checkpoint if step in run.tries else None
+        self.story.checkpoints(run.id, step, "c" * SIZES[pick % 7 % 3])
+        call = run.calls.get(step)
+        if call is not None and call.phase in (Phase.COMPLETED, Phase.FAILED):
+            assert (run.tries[step].checkpoint if step in run.tries else None) == before
+        else:
+            assert run.tries[step].checkpoint.seq == self.story.state.seq  # type: ignore[union-attr]
+
     def sleeps(self, run: Run, pick: int) -> None:
         """The handler sleeps."""
         self.story.sleeps(run.id, f"nap#{self.story.state.seq}", SPANS[pick % len(SPANS)])
@@ -500,6 +511,7 @@ class Histories(RuleBasedStateMachine):
         step_ends,
         step_ends,
         step_opens,
+        checkpoints,
         sleeps,
         reads,
         has_child,

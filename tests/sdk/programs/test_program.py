@@ -37,6 +37,9 @@ class Watch:
             raise self.refusal
         return self.mark
 
+    def variables(self, _stop: Stop) -> dict[str, str]:
+        return {}
+
     def started(self, group: ProcessGroup) -> None:
         self.groups.append(group)
 

@@ -100,7 +100,13 @@ _BY_TYPE: Final[dict[type[c.Command], Decide]] = {
             c.CheckLock: locks.check,
         }
     ),
-    **of_step({c.CompleteStep: steps.complete_step, c.FailStep: steps.fail_step}),
+    **of_step(
+        {
+            c.CompleteStep: steps.complete_step,
+            c.FailStep: steps.fail_step,
+            c.CheckpointStep: steps.checkpoint_step,
+        }
+    ),
     **of_execution(
         {
             c.OpenStep: steps.open_step,

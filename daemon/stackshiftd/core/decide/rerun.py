@@ -16,7 +16,16 @@ from stackshiftd.core.decide.unique import check_free
 from stackshiftd.core.effects import Decision, Rerun
 from stackshiftd.core.fold.fold import rebuild
 from stackshiftd.core.fold.locks import released_since
-from stackshiftd.core.state.state import PENDING, Call, CallKind, Phase, Run, State, Status
+from stackshiftd.core.state.state import (
+    PENDING,
+    Call,
+    CallKind,
+    Phase,
+    Run,
+    State,
+    Status,
+    Tries,
+)
 
 
 class Plan(NamedTuple):
@@ -165,22 +174,47 @@ def retry(state: State, command: c.RetryRun, _now_us: int) -> Decision:
                 f"{name!r} is not a step with a function, so its result cannot be replaced",
                 hint=f"to repeat it: stackshift runs retry {run.id} --from {name}",
             )
-    reused, repeated = plan(state, run, command.from_step, frozenset(command.replaced))
+    replaced = frozenset(command.replaced)
+    reused, repeated = plan(state, run, command.from_step, replaced)
     record = r.RunRetried(
         run=run.id,
         forgotten=repeated,
         replaced={name: Raw(value) for name, value in command.replaced.items()},
-        restored=[] if run.id in state.runs else _without_copies(command.restored),
+        restored=[] if run.id in state.runs else _without_copies(command.restored, run),
+        afresh=_afresh(run, command.from_step, replaced),
     )
     return Decision((record,), (), Rerun(run.id, reused, repeated))
 
 
-def _without_copies(lines: tuple[bytes, ...]) -> list[Raw]:
-    """A run's records, without the copies of earlier records that a retry among them contains: the
-    records would otherwise double with each retry."""
+def _afresh(run: Run, from_step: str | None, replaced: frozenset[str]) -> list[str]:
+    """The steps that begin without their checkpoints: `from_step` and what was recorded after it,
+    as for results, and a step whose result a person has set. What is tried again without being
+    named goes on from its checkpoint."""
+    since, named = None, ""
+    if from_step is not None:
+        named = _recorded(run, from_step, run.failed_step)
+        since = run.calls[named].seq if named in run.calls else None
+    return [
+        name
+        for name, tries in run.tries.items()
+        if name in replaced or name == named or (since is not None and _is_after(tries, since))
+    ]
+
+
+def _is_after(tries: Tries, since: int) -> bool:
+    return tries.checkpoint is None or tries.checkpoint.seq >= since
+
+
+def _without_copies(lines: tuple[bytes, ...], run: Run) -> list[Raw]:
+    """The records of `run`, without the copies of earlier records that a retry among them contains:
+    the records would otherwise double with each retry. And without checkpoints that later ones have
+    replaced: a long step has thousands."""
     records: list[Raw] = []
+    last = {each.checkpoint.seq for each in run.tries.values() if each.checkpoint is not None}
     for line in lines:
         entry = r.entry_from_json(line)
+        if isinstance(entry.record, r.StepCheckpointed) and entry.seq not in last:
+            continue
         if isinstance(entry.record, r.RunRetried) and entry.record.restored:
             bare = msgspec.structs.replace(entry.record, restored=[])
             line = r.entry_json(r.Entry(entry.seq, entry.at_us, bare))
@@ -195,6 +229,9 @@ def fork(state: State, command: c.ForkRun, now_us: int) -> Decision:
     unique = source.unique if command.unique is None else command.unique
     check_free(state, unique)
     reused, repeated = fork_plan(state, source, command.from_step, command.payload is not None)
+    afresh = _afresh(source, command.from_step, frozenset())
+    if command.payload is not None and command.from_step is None:
+        afresh = list(source.tries)
     assert isinstance(source.payload, bytes)
     record = r.RunCreated(
         run=command.run,
@@ -212,8 +249,9 @@ def fork(state: State, command: c.ForkRun, now_us: int) -> Decision:
         unique=unique,
         deadline_at=rfc3339(now_us + source.deadline_span_us) if source.deadline_span_us else None,
         forked_from=source.id,
-        restored=_without_copies(command.restored),
+        restored=_without_copies(command.restored, source),
         forgotten=repeated,
+        afresh=afresh,
         on_failure=source.on_failure,
         on_success=source.on_success,
     )

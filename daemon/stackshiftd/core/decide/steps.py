@@ -1,4 +1,4 @@
-"""Decisions about steps and values: results, failures, tries, refusals, progress."""
+"""Decisions about steps and values: results, failures, tries, checkpoints, refusals, progress."""
 
 from __future__ import annotations
 
@@ -67,6 +67,13 @@ def open_step(_state: State, run: Run, command: c.OpenStep, _now_us: int) -> Dec
         return NOTHING
     started = r.StepStarted(run.id, run.attempt, command.step, command.tried, command.program)
     return Decision((started,))
+
+
+def checkpoint_step(_state: State, run: Run, command: c.CheckpointStep, _now_us: int) -> Decision:
+    """Record how far the function of a step has come. Its size does not count towards the limits of
+    the run: of each step only the last one is kept, and the worker bounds how often one comes."""
+    record = r.StepCheckpointed(run.id, run.attempt, command.step, command.value, command.tried)
+    return Decision((record,), (Acknowledge(command.call),))
 
 
 def record_value(state: State, run: Run, command: c.RecordValue, now_us: int) -> Decision:

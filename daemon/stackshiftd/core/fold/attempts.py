@@ -101,6 +101,9 @@ def free_slot(state: State, run: Run, at_us: int) -> None:
     del state.executions[run.worker][run.id]
     run.token = 0
     run.worker = ""
+    for tries in run.tries.values():
+        tries.ended += tries.going
+        tries.going = False
     state.queues[run.queue].release(run.concurrency_key)
     state.settle_queue(run.queue)
 

@@ -13,7 +13,16 @@ from stackshiftd.core.fold import events, locks
 from stackshiftd.core.fold.recorded import keep, note
 from stackshiftd.core.fold.transitions import wake
 from stackshiftd.core.state.events import event_json
-from stackshiftd.core.state.state import Call, CallKind, Phase, Run, State, WaitTerms
+from stackshiftd.core.state.state import (
+    Call,
+    CallKind,
+    Checkpoint,
+    Phase,
+    Run,
+    State,
+    Tries,
+    WaitTerms,
+)
 
 
 def _step_started(state: State, entry: r.Entry, record: r.StepStarted) -> None:
@@ -24,6 +33,7 @@ def _step_started(state: State, entry: r.Entry, record: r.StepStarted) -> None:
         run.calls[record.step] = step
     step.phase = Phase.OPEN
     step.program = record.program
+    _tries(run, record.step).going = True
 
 
 def _step_completed(state: State, entry: r.Entry, record: r.StepCompleted) -> None:
@@ -42,7 +52,22 @@ def _step_completed(state: State, entry: r.Entry, record: r.StepCompleted) -> No
         record.input,
         at_us=entry.at_us,
     )
+    run.tries.pop(record.step, None)
     note(run, kept)
+
+
+def _step_checkpointed(state: State, entry: r.Entry, record: r.StepCheckpointed) -> None:
+    run = state.runs[record.run]
+    kept = keep(state, record.value, entry.seq)
+    tries = _tries(run, record.step)
+    # A function that dies at the same place each time has not come any further.
+    if tries.checkpoint is None or tries.checkpoint.body != kept:
+        run.progressed = True
+    tries.checkpoint = Checkpoint(kept, entry.seq, entry.at_us)
+
+
+def _tries(run: Run, step: str) -> Tries:
+    return run.tries.setdefault(step, Tries())
 
 
 def _step_failed(state: State, entry: r.Entry, record: r.StepFailed) -> None:
@@ -60,6 +85,9 @@ def _step_failed(state: State, entry: r.Entry, record: r.StepFailed) -> None:
         snoozes=(before.snoozes if before is not None else 0) + (not record.counts),
     )
     run.calls[record.step] = step
+    tries = _tries(run, record.step)
+    tries.ended += 1
+    tries.going = False
     if record.retry_at:
         await_call(state, run, record.step, step)
     note(run, None)
@@ -196,6 +224,7 @@ BY_TYPE: Final[dict[type[r.Record], Callable[[State, r.Entry, Any], None]]] = {
     r.StepStarted: _step_started,
     r.StepCompleted: _step_completed,
     r.StepFailed: _step_failed,
+    r.StepCheckpointed: _step_checkpointed,
     r.ValueRecorded: _value_recorded,
     r.ChildStarted: _child_started,
     r.WaitStarted: _wait_started,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from heapq import heappop, heappush
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from stackshift_jobs.values.durations import from_rfc3339
 from stackshiftd.core import records as r
@@ -29,6 +29,8 @@ from stackshiftd.core.state.state import (
     State,
     Status,
 )
+
+T = TypeVar("T")
 
 
 def created(state: State, entry: r.Entry, record: r.RunCreated, source: Run | None) -> None:
@@ -72,6 +74,7 @@ def created(state: State, entry: r.Entry, record: r.RunCreated, source: Run | No
         run.deadline_span_us = run.deadline_us - run.place_us
     if source is not None:
         run.calls = _without(source.calls, record.forgotten)
+        run.tries = _without(source.tries, record.afresh)
     state.enter(run)
     if run.unique and run.continues is not None:
         state.unique.follow(run.unique, run.id, run.continues)
@@ -282,6 +285,7 @@ def retried(state: State, entry: r.Entry, record: r.RunRetried, rebuilt: Run | N
         state.chains[run.chain] = run.id
     _lapse_key(state, run, entry.at_us)
     run.calls = _without(run.calls, record.forgotten)
+    run.tries = _without(run.tries, record.afresh)
     for name, value in record.replaced.items():
         kept = keep(state, value, entry.seq)
         before = run.calls.get(name)
@@ -311,7 +315,7 @@ def retried(state: State, entry: r.Entry, record: r.RunRetried, rebuilt: Run | N
             await_call(state, run, name, step)
 
 
-def _without(steps: dict[str, Call], forgotten: list[str]) -> dict[str, Call]:
+def _without(steps: dict[str, T], forgotten: list[str]) -> dict[str, T]:
     gone = frozenset(forgotten)
     return {name: step for name, step in steps.items() if name not in gone}
 

@@ -180,6 +180,26 @@ class Progress(msgspec.Struct, frozen=True, gc=False):
     at_us: int
 
 
+class Checkpoint(msgspec.Struct, frozen=True, gc=False):
+    """How far the function of a step has come: what its next try gets, the record that says so, and
+    when that was."""
+
+    body: Body
+    seq: int
+    at_us: int
+
+
+class Tries(msgspec.Struct):
+    """The tries of a step that has no result, over all attempts of its run."""
+
+    ended: int = 0
+    """Those that have failed or were lost."""
+    going: bool = False
+    """Is one recorded as started, and not as ended?"""
+    checkpoint: Checkpoint | None = None
+    """The last one, of whichever try."""
+
+
 class Run(msgspec.Struct):
     """One run, as the records so far describe it."""
 
@@ -231,6 +251,9 @@ class Run(msgspec.Struct):
     progressed: bool = False
     """Was anything recorded since it was last dispatched?"""
     progress: Progress | None = None
+    tries: dict[str, Tries] = {}
+    """Step → its tries, until the step has completed. Not in its call, which is forgotten when its
+    failure ends an attempt: the next attempt goes on counting, and from the last checkpoint."""
     bytes_recorded: int = 0
     error: Error | None = None
     failed_step: str | None = None

@@ -136,7 +136,7 @@ class RunQueries:
     def _detail(self, run: str, since: Position) -> Work:
         entry_json = self._view.redaction.entry
         read = partial(self._lookup.read, run)
-        page = yield from detail(read, self._lookup.at, since, entry_json)
+        page = yield from detail(read, self._lookup.at, since, entry_json, self._view.beats(run))
         return page if since != BEGINNING else self._view.run(run) | page
 
     def list(self, params: ListRuns) -> Work:

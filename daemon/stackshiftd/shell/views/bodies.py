@@ -15,6 +15,7 @@ from stackshiftd.core.state.state import Body, Run
 _FIELDS = {
     r.RunCreated: "payload",
     r.StepCompleted: "result",
+    r.StepCheckpointed: "value",
     r.ValueRecorded: "value",
     r.WaitEnded: "result",
     r.CallRefused: "error",

@@ -6,7 +6,7 @@ A run may have very many records, and its results may be large. So this is work 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from msgspec import Raw
@@ -19,6 +19,8 @@ from stackshiftd.shell.work import Work
 
 LARGE: Final = 512
 """A result of so many bytes is read again for its page, rather than held until then."""
+BODIES: Final = ("result", "checkpoint")
+"""The fields of a step that may be large."""
 PARTS: Final = ("steps", "attempts", "timeline")
 """What pages contain, in this order."""
 
@@ -80,16 +82,19 @@ def detail(
     at: Callable[[int], Entry | None],
     since: Position,
     entry_json: Callable[[Entry], bytes],
+    beats: Mapping[str, str],
 ) -> Work:
     """The work that leads to a page of `steps`, `attempts` and `timeline` of a run, as JSON values,
     with the `cursor` of the next page. `read` reads the run's records after a sequence number, `at`
-    the one at a place; `entry_json` says how an entry is shown."""
+    the one at a place; `entry_json` says how an entry is shown,
+    and `beats` when the functions of steps have last beaten."""
     page = Page()
     if since.part != "timeline":
         steps = yield from _projected(read(0))
         skipped = since.after if since.part == "steps" else len(steps.by_name)
         for number, name in enumerate(list(steps.by_name)[skipped:], skipped + 1):
-            if page.add("steps", encode(_with_result(steps.by_name[name], at)), number):
+            shown = _with_bodies(steps.by_name[name], at) | {"last_beat_at": beats.get(name)}
+            if page.add("steps", encode(shown), number):
                 return page.result()
             yield None
         skipped = since.after if since.part == "attempts" else 0
@@ -117,18 +122,23 @@ def _projected(records: Placed) -> Generator[None, None, Steps]:
         step = steps.by_name.get(getattr(entry.record, "step", None) or "")
         if step is None or place is None:
             continue
-        if isinstance(step["result"], Raw) and memoryview(step["result"]).nbytes > LARGE:
-            step["result"] = Spilled(place)
+        for field in BODIES:
+            if isinstance(step[field], Raw) and memoryview(step[field]).nbytes > LARGE:
+                step[field] = Spilled(place)
     return steps
 
 
-def _with_result(step: dict[str, Any], at: Callable[[int], Entry | None]) -> dict[str, Any]:
-    """The step with its result, which is found by applying its record again."""
-    if not isinstance(step["result"], Spilled):
-        return step
-    entry = at(step["result"].place)
+def _with_bodies(step: dict[str, Any], at: Callable[[int], Entry | None]) -> dict[str, Any]:
+    """The step with its large bodies, which are found by applying their records again."""
+    return step | {
+        field: _body(step, field, at) for field in BODIES if isinstance(step[field], Spilled)
+    }
+
+
+def _body(step: dict[str, Any], field: str, at: Callable[[int], Entry | None]) -> Any:
+    entry = at(step[field].place)
     again = Steps()
-    again.by_name[step["name"]] = step | {"result": None}
+    again.by_name[step["name"]] = step | {field: None}
     if entry is not None:
         again.add(entry)
-    return step | {"result": again.by_name[step["name"]]["result"]}
+    return again.by_name[step["name"]][field]

@@ -84,6 +84,14 @@ class View:
         reason = why(state, run, fleet, self._engine.now_us())
         return standing_still(reason, self._engine.ahead_us)
 
+    def beats(self, run_id: str) -> dict[str, str]:
+        """When the functions of a run's steps were last known to be alive, of those that beat."""
+        run = self._engine.state.runs.get(run_id)
+        if run is None:
+            return {}
+        fleet: Fleet = self._fleet(self._engine.state.pool_of(run.queue))
+        return {beat.step: rfc3339(beat.at_us) for beat in fleet.beats.get(run_id, ())}
+
     def status(self, run_id: str) -> str | None:
         """The status of a run; None if it has finished and is no longer kept."""
         live = self._lookup.live(run_id)

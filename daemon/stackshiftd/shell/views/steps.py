@@ -32,6 +32,9 @@ STARTED_AFTER_US: Final = 250_000
 """A step is recorded as started when it has executed for this long, or at once with a program."""
 
 
+_NO_CHECKPOINT: Final = {"checkpoint": None, "checkpoint_at": None}
+
+
 def error_object(error: r.Error | None) -> dict[str, Any] | None:
     """`{type, message, traceback}`, and the `exit_code` of a program that failed."""
     if error is None:
@@ -87,6 +90,9 @@ class Steps:
                 "error": None,
                 "detail": None,
                 "child": None,
+                "checkpoint": None,
+                "checkpoint_at": None,
+                "last_beat_at": None,
             },
         )
 
@@ -224,6 +230,9 @@ def _run_retried(steps: Steps, entry: Entry, record: r.RunRetried) -> None:
             under_way = {"status": status, "finished_at": None, "duration_ms": None}
             steps.by_name[name] |= under_way
     steps.given_up.clear()
+    for name in record.afresh:
+        if name in steps.by_name:
+            steps.by_name[name] |= _NO_CHECKPOINT
     for name, value in record.replaced.items():
         step = steps.begin(name, "run", entry.at_us)
         step |= {"status": "completed", "result": value, "error": None}
@@ -242,9 +251,14 @@ def _step_started(steps: Steps, entry: Entry, record: r.StepStarted) -> None:
     step["started_at"] = min(step["started_at"], since)
 
 
+def _step_checkpointed(steps: Steps, entry: Entry, record: r.StepCheckpointed) -> None:
+    step = steps.begin(record.step, "run", steps.before(entry.at_us, 0))
+    step |= {"checkpoint": record.value, "checkpoint_at": rfc3339(entry.at_us)}
+
+
 def _step_completed(steps: Steps, entry: Entry, record: r.StepCompleted) -> None:
     tried = steps.end_try(record, entry.at_us)
-    facts = {"attempts": tried, "result": record.result, "error": None}
+    facts = {"attempts": tried, "result": record.result, "error": None, **_NO_CHECKPOINT}
     steps.finish(record.step, "run", entry.at_us, **facts)
 
 
@@ -335,6 +349,7 @@ _BY_TYPE: Final[dict[type[r.Record], Callable[[Steps, Entry, Any], None]]] = {
     r.RunCancelled: _run_cancelled,
     r.RunRetried: _run_retried,
     r.StepStarted: _step_started,
+    r.StepCheckpointed: _step_checkpointed,
     r.StepCompleted: _step_completed,
     r.StepFailed: _step_failed,
     r.ValueRecorded: _value_recorded,

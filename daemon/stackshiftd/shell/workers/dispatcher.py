@@ -19,6 +19,7 @@ from stackshiftd.core.decide.replies import refusal_json
 from stackshiftd.core.effects import Acknowledge, Dispatch, Resolve, Stop
 from stackshiftd.core.records import Error, QueueTerms
 from stackshiftd.core.state.state import CallKind
+from stackshiftd.core.why import Beat as StepBeat
 from stackshiftd.shell.catalog import Catalog, StartParams
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.requests import Requests
@@ -161,6 +162,8 @@ class Dispatcher:
         read = self._bodies.reader(run)
         for recall in orders.recalls(run, read):
             link.post(recall)
+        for earlier in orders.earlier_tries(run, read):
+            link.post(earlier)
         order = orders.execute(run, read)
         if isinstance(link, HostLink):
             store = LogFile(self.pool.logs, run.id, run.attempt)
@@ -329,8 +332,15 @@ class Dispatcher:
             self._forget_stopped(link)
 
     def beaten(self, link: WorkerLink, beat: Beat) -> None:
-        """Give up the executions that a worker should know of and does not."""
+        """Note how its steps are, and give up the executions that a worker should know of and does
+        not."""
         executing = self._engine.state.executions.get(link.id, {})
+        link.beats = {}
+        for each in beat.steps:
+            if executing.get(each.run) == each.token:
+                at_us = self._engine.now_us() - each.age_ms * 1000
+                shown = StepBeat(each.step, at_us, each.heartbeat_ms)
+                link.beats.setdefault(each.run, []).append(shown)
         for run, token in link.watch.lost(executing, beat, self._engine.durable_seq):
             log.error("%s does not execute %s, which it was given", link.id, run)
             reason = "its worker does not execute it"

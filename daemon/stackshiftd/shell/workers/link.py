@@ -11,6 +11,7 @@ import msgspec
 
 from stackshift_jobs.programs.processes import ProcessGroup
 from stackshiftd.core import commands as c
+from stackshiftd.core.why import Beat as StepBeat
 from stackshiftd.shell.tuning import Tuning
 from stackshiftd.shell.workers.local_host import Host
 from stackshiftd.shell.workers.process import Process
@@ -130,6 +131,8 @@ class WorkerLink(asyncio.Protocol):
         self.last_words: dict[str, bytes] = {}
         """What its process had written and not stored when it died by itself."""
         self.knows_secrets = False
+        self.beats: dict[str, list[StepBeat]] = {}
+        """Run → when the functions of its steps were last known to be alive."""
         self._pool = pool
         self._transport: asyncio.Transport | None = None
         self._rest = b""

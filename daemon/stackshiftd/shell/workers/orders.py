@@ -14,7 +14,7 @@ from stackshift_jobs.project.config import Config
 from stackshift_jobs.values.redaction import with_follow_ups
 from stackshiftd.core.records import NULL
 from stackshiftd.core.state.state import Body, Phase, Run
-from stackshiftd.worker.frames import Execute, Hello, Recall
+from stackshiftd.worker.frames import EarlierTries, Execute, Hello, Recall
 
 
 def hello(config: Config, logs: Path, worker: str, beat_seconds: float) -> Hello:
@@ -60,6 +60,20 @@ def recalls(run: Run, read: Callable[[Body], bytes]) -> list[Recall]:
         )
         for name, call in run.calls.items()
         if call.phase is not Phase.WITHDRAWN
+    ]
+
+
+def earlier_tries(run: Run, read: Callable[[Body], bytes]) -> list[EarlierTries]:
+    """A frame for each step of `run` that was tried and has no result. `read` is as for
+    `recalls`."""
+    return [
+        EarlierTries(
+            run.id,
+            step,
+            tries.ended,
+            raw(tries.checkpoint.body if tries.checkpoint is not None else None, read),
+        )
+        for step, tries in run.tries.items()
     ]
 
 

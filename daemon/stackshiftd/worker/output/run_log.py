@@ -20,7 +20,7 @@ import itertools
 import os
 import threading
 from codecs import getincrementaldecoder
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -109,6 +109,8 @@ class RunLog:
         self.is_script = False
         """Is the handler a script, which prints by itself? Then it is not known how many calls were
         made before a line: all lines of earlier passes count as one part."""
+        self.tries: Mapping[str | None, Any] = {}
+        """Step → the try whose function is running, which may be alive as long as it prints."""
         self.shared: SharedSource | None = None
         self.sources: list[Source] = []
         """Looked at before anything else is stored, so that the order is kept."""
@@ -139,6 +141,7 @@ class RunLog:
         self.catch_up()
         with self._lock:
             masked = self._pass.secrets.mask(text)
+            self._note_beat(current_step.get())
             self._keep("log", current_step.get(), level, NO_TEXT.longer(masked).marked())
 
     # --- What programs write ---------------------------------------------------------------
@@ -192,6 +195,7 @@ class RunLog:
         return writer
 
     def _add(self, key: _Key, text: str) -> None:
+        self._note_beat(key[1])
         writer = self._writer(key)
         *ends, rest = text.split("\n")
         secrets = self._secrets(key)
@@ -204,6 +208,11 @@ class RunLog:
             writer.line = writer.line.longer(shown)
         elif not writer.line.text and not writer.held and writer.decoder is None:
             del self._writers[key]
+
+    def _note_beat(self, step: str | None) -> None:
+        begun = self.tries.get(step)
+        if begun is not None and begun.output_beats:
+            begun.note_beat()
 
     def _secrets(self, key: _Key) -> Secrets:
         """What the writer may know. A program may be one that another run has left behind."""

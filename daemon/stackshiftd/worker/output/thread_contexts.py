@@ -17,6 +17,7 @@ from contextvars import ContextVar
 from functools import wraps
 from typing import Any, Final, ParamSpec, TypeVar
 
+from stackshift_jobs.handler.current_step import current_try
 from stackshift_jobs.handler.scope import current_step, in_handler
 from stackshift_jobs.values.secrets import current_secrets
 from stackshiftd.worker.output.run_log import current_log
@@ -29,6 +30,7 @@ _VARIABLES: Final[tuple[ContextVar[Any], ...]] = (
     current_secrets,
     in_handler,
     current_step,
+    current_try,
 )
 
 

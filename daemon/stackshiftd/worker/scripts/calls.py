@@ -21,7 +21,7 @@ from stackshift_jobs.errors import ChildFailed, CommandFailed, StackshiftError, 
 from stackshift_jobs.handler import steps, waits
 from stackshift_jobs.handler.command import run_command
 from stackshift_jobs.handler.context import JobContext
-from stackshift_jobs.handler.ops import RecordedCall
+from stackshift_jobs.handler.ops import Heartbeat, RecordedCall
 from stackshift_jobs.handler.ports import drive
 from stackshift_jobs.handler.requests import ask
 from stackshift_jobs.programs.program import TAIL_BYTES, Program
@@ -33,7 +33,12 @@ from stackshiftd.worker.scripts.folder import Folder, stdout_of
 _READ_BYTES: Final = 1 << 16
 _PATIENCE_SECONDS: Final = 5.0
 """How long a caller may take to say what it wants: it holds up all others."""
-_NOT_RUN: Final = {"FileNotFoundError": 127, "PermissionError": 126, "TimeoutError": 124}
+_NOT_RUN: Final = {
+    "FileNotFoundError": 127,
+    "PermissionError": 126,
+    "TimeoutError": 124,
+    "HeartbeatTimeout": 124,
+}
 """The statuses of programs that did not come to their end, as shells and timeout(1) have them."""
 
 Json = dict[str, Any]
@@ -155,6 +160,7 @@ class Calls:
             retry=retry,
             timeout_ms=None,
             clock=self._pass.clock.seconds,
+            heartbeat=_heartbeat(call),
         )
         result = drive(made, self._port)
         answer = {"stdout": stdout_of(result), "exit_code": 0}
@@ -229,6 +235,11 @@ _KINDS: Final[dict[str, Callable[[Calls, Json, list[int]], Json]]] = {
     "method": Calls._method,
     "call": Calls._call_job,
 }
+
+
+def _heartbeat(call: Json) -> Heartbeat | None:
+    ms = call.get("heartbeat_ms")
+    return None if ms is None else Heartbeat(int(ms), bool(call.get("output_beats")))
 
 
 def _run(program: Program) -> Json:

@@ -61,7 +61,7 @@ class Folder:
     """A new folder for the execution `execution` of the run `run`; a context that removes it."""
 
     def __init__(self, run: str) -> None:
-        self.path = _made(run)
+        self.path = _of_run(run)
         self.token = secrets.token_hex(16)
         self._read = 0
         try:
@@ -157,15 +157,33 @@ def remove_all(data_dir: Path) -> None:
     shutil.rmtree(data_dir / ATTEMPTS, ignore_errors=True)
 
 
-def _made(run: str) -> Path:
+def _of_run(run: str) -> Path:
+    """A new folder for an execution of `run`. What one that was killed has left is removed: there
+    are never two of one run."""
+    if Home.data_dir:
+        for left in Path(Home.data_dir, ATTEMPTS).glob(f"{run}.*"):
+            shutil.rmtree(left, ignore_errors=True)
+    return private_folder(run)
+
+
+def is_of_dead(path: Path) -> bool:
+    """Was the folder, called `NAME-PID.…`, made by a process that has ended?"""
+    pid = path.name.partition(".")[0].rpartition("-")[2]
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return False
+
+
+def private_folder(name: str) -> Path:
     """A new private folder in the data directory, or where the path of a socket in it would be too
-    long, in that for temporary files. What an execution of the run that was killed has left there
-    is removed: there are never two of one run."""
+    long, in that for temporary files. Its name begins with `name`."""
     if Home.data_dir:
         parent = Path(Home.data_dir, ATTEMPTS)
-        for left in parent.glob(f"{run}.*"):
-            shutil.rmtree(left, ignore_errors=True)
-        path = parent / f"{run}.{secrets.token_hex(4)}"
+        path = parent / f"{name}.{secrets.token_hex(4)}"
         if sys.platform == "linux" or len(os.fsencode(path / SOCKET)) <= MAX_SOCKET_BYTES:
             parent.mkdir(0o700, parents=True, exist_ok=True)
             path.mkdir(0o700)
