@@ -23,6 +23,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Final
 
+from stackshift_jobs.project.config import NAMED
 from stackshift_jobs.project.toml import parse_toml, read_config_text
 
 _HEADER: Final = re.compile(r"\s*\[")
@@ -76,7 +77,7 @@ def edited(text: str, section: tuple[str, ...], name: str, value: Any) -> str:
     table: Any = document
     for part in section:
         if part not in table:
-            table[part] = tomlkit.table(is_super_table=part in ("queues", "hosts"))
+            table[part] = tomlkit.table(is_super_table=part in NAMED)
         table = table[part]
     is_new = name not in table
     table[name] = value

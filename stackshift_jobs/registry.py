@@ -12,9 +12,11 @@ from typing import Any, Final, TypedDict, TypeVar, Unpack, cast, overload
 
 from stackshift_jobs import callables
 from stackshift_jobs.errors import BadConfiguration, Usage
+from stackshift_jobs.project.notify import web_address
 from stackshift_jobs.project.settings import Rate, parse_rate
 from stackshift_jobs.retry import Retry
 from stackshift_jobs.values.durations import Duration, milliseconds
+from stackshift_jobs.values.expectations import check_expectation
 from stackshift_jobs.values.limits import ON_DUPLICATE
 from stackshift_jobs.values.names import BUILT_IN_JOBS, check_name, one_of
 from stackshift_jobs.values.templates import fields_of
@@ -67,6 +69,10 @@ class Job:
     deadline_ms: int | None = None
     on_failure: str = ""
     on_success: str = ""
+    expect: str = ""
+    expect_timezone: str = "UTC"
+    max_runtime_ms: int | None = None
+    heartbeat: str = ""
 
     @property
     def doc(self) -> str:
@@ -115,6 +121,12 @@ class JobOptions(TypedDict, total=False):
     status attempt payload result error labels created_at finished_at`, and in `omitted` the names
     of `payload` and `result` where they are over 4 KiB, and so null.
 
+    `expect` says how often, or by when, a run completes: `every 6h`, `daily by 03:00`, `hourly by
+    :15`, `weekdays by 18:30`, `mon, thu by 03:00`, `monthly by 1 03:00`, in `timezone`. If none
+    does, the job is `late` or `missing`. `max_runtime` is how long after it began a run is `late`;
+    it goes on. Both are shown, and told to `[notify.NAME]`. `heartbeat` is the URL of an outside
+    watcher, which is told when a run begins, completes and fails.
+
     `schedule` starts the job by itself: five fields as in a crontab, `@hourly @daily @weekly
     @monthly @yearly`, or `@every 30m`, in the IANA time zone `timezone` (default UTC), with
     `schedule_payload` (default `{}`). `catch_up` says which of the ticks missed while the daemon
@@ -134,6 +146,9 @@ class JobOptions(TypedDict, total=False):
     deadline: Duration | None
     on_failure: str | None
     on_success: str | None
+    expect: str | None
+    max_runtime: Duration | None
+    heartbeat: str | None
     payload: Any
     idempotency_ttl: Duration | None
     schedule: str | None
@@ -195,6 +210,8 @@ def _maker(options: Mapping[str, Any]) -> Callable[[str, Handler], Job]:
         )
     scheduled = _schedule(options)
     given = options.get
+    expect = "" if given("expect") is None else check_expectation(given("expect"))
+    heartbeat = _heartbeat(given("heartbeat"))
     unique = _template(given("unique"), "unique key")
     on_duplicate = one_of(given("on_duplicate") or "refuse", ON_DUPLICATE, "on_duplicate")
     if given("on_duplicate") is not None and not unique:
@@ -216,6 +233,10 @@ def _maker(options: Mapping[str, Any]) -> Callable[[str, Handler], Job]:
             deadline_ms=_limit_ms(options, "deadline", name),
             on_failure=_job_name(given("on_failure")),
             on_success=_job_name(given("on_success")),
+            expect=expect,
+            expect_timezone=given("timezone") or "UTC",
+            max_runtime_ms=_limit_ms(options, "max_runtime", name),
+            heartbeat=heartbeat,
             payload_type=given("payload"),
             idempotency_ttl_ms=_duration_ms(options, "idempotency_ttl", name),
             is_async=callables.is_async(handler),
@@ -225,6 +246,16 @@ def _maker(options: Mapping[str, Any]) -> Callable[[str, Handler], Job]:
         )
 
     return made
+
+
+def _heartbeat(url: str | None) -> str:
+    """The URL of a heartbeat; empty without one. Raises `Usage`."""
+    if url is None:
+        return ""
+    try:
+        return web_address(url)
+    except ValueError as bad:
+        raise Usage(f"heartbeat: {url!r} is not {bad}") from None
 
 
 def _job_name(name: str | None) -> str:
@@ -299,6 +330,8 @@ def _schedule(options: Mapping[str, Any]) -> Schedule | None:
     expression, timezone = options.get("schedule"), options.get("timezone")
     if expression is None:
         for name in ("timezone", "catch_up", "overlap", "schedule_payload"):
+            if name == "timezone" and options.get("expect") is not None:
+                continue
             if options.get(name) is not None:
                 raise Usage(f"{name} is given without a schedule", hint="add schedule=...")
         return None

@@ -28,7 +28,9 @@ from stackshiftd.history.rows import RunRow
 from stackshiftd.journal.filesystem import UNWRITABLE
 from stackshiftd.journal.interface import Full, Journal, Overtaken, Owner
 from stackshiftd.shell.background import daemon_log
+from stackshiftd.shell.background.alerts import Alerts
 from stackshiftd.shell.background.code_watch import CodeWatch
+from stackshiftd.shell.background.heartbeats import Heartbeats
 from stackshiftd.shell.background.hooks import Hooks
 from stackshiftd.shell.background.maintenance import Maintenance
 from stackshiftd.shell.background.schedule_timer import ScheduleTimer
@@ -185,6 +187,7 @@ class Daemon:
             self.engine, self._lookup, self._view.ended, self._damage, redaction.entry
         )
         self._hooks = Hooks(config, self._view.at_end, self._tuning)
+        self._heartbeats = Heartbeats(config, self._catalog, logs, self.engine.room.reason)
         self._timers = Timers(self.engine, requests.remember_ms)
         self._upkeep = Maintenance(
             self.engine,
@@ -197,11 +200,18 @@ class Daemon:
         )
         self._history.origin = self._upkeep
         self._schedule_timer = ScheduleTimer(self.engine, self._catalog)
-        self._dispatcher.learned = self._schedule_timer.learn
+        self._alerts = Alerts(self.engine, self._catalog, config, self._history)
+        self._dispatcher.learned = self._learned
         payload_bytes = config.limits.payload_bytes
         machine = cluster.host if cluster is not None else ""
         looking = RunQueries(
-            self._catalog, self._lookup, self._view, logs, self._run_waits, machine
+            self._catalog,
+            self._lookup,
+            self._view,
+            logs,
+            self._run_waits,
+            machine,
+            self._alerts.expectation,
         )
         self._queues = Queues(self.engine, self._catalog, config, waiters)
         self._activity = Activity(self.engine, self._lookup, self._view)
@@ -302,19 +312,27 @@ class Daemon:
             case Stop():
                 self._dispatcher.stop(effect)
 
+    def _learned(self) -> None:
+        self._schedule_timer.learn()
+        self._alerts.learn()
+
     def published(self, entries: list[Entry]) -> None:
         """Send durable entries to the feeds, count them, and answer those who waited for them: for
         an entry of the state, or for a queue to drain."""
+        self._heartbeats.published(entries, self.engine.state.runs)
         self._feeds.published(entries)
         self._activity.published(entries)
         self._state_waits.published(entries)
         self._queues.noticed()
 
     def finished(self, run: Run, row: RunRow) -> None:
-        """Add a finished run to the history, answer those who wait for it, and call the hooks."""
+        """Add a finished run to the history, answer those who wait for it, and call the hooks and
+        the heartbeat of its job."""
         self._history.add(row)
         self._run_waits.finished(run, row)
         self._hooks.ended(row)
+        error = run.error
+        self._heartbeats.ended(row, f"{error.type}: {error.message}" if error is not None else "")
 
     def lengthened(self, run: str, places: array[int]) -> None:
         """Add the places of later records of a finished run to the history."""
@@ -418,6 +436,7 @@ class Daemon:
                     await self.employ()
                 # Only now: until jobs are known, a start would be refused because its job is not.
                 await self._open(ready)
+                self._heartbeats.begin()
                 self._every_second()
             drain = await self._stopping
             self._listener.close()
@@ -504,6 +523,7 @@ class Daemon:
         """Become the journal's writer."""
         if await self._claim():
             self.engine.submit(c.DefineQueues("file", file_terms(self._config)))
+            self._alerts.define()
             self._feeds.published_seq = self.engine.state.seq
 
     async def _open(self, ready: Callable[[], None]) -> None:
@@ -624,6 +644,8 @@ class Daemon:
 
     async def _wind_down(self, drain: bool) -> None:
         """Let executing runs end or hand them back, then close the journal in good order."""
+        if not self._successor and not self.engine.room.read_only:
+            await self._alerts.tell_stop()
         self._dispatcher.draining = True
         self._schedule_timer.stop()  # Ticks that come due from here on are for the next daemon.
         if drain:
@@ -643,6 +665,7 @@ class Daemon:
         self.engine.submit(c.Close())
         await self.engine.drained()
         await self._hooks.close(self._grace)
+        await self._heartbeats.close()
 
     async def _until_idle(self, seconds: float | None) -> None:
         """Wait until nothing executes, for at most `seconds` (None: without limit)."""
@@ -669,6 +692,7 @@ class Daemon:
         if self._warden is not None:
             await asyncio.to_thread(self._warden.dismiss)
         await self._hooks.close(0)
+        await self._heartbeats.close(0)
         if self._relays is not None:
             await self._relays.close()
         if self._cluster is not None:

@@ -375,6 +375,16 @@ _HOST_COMMANDS: Final = (
     ),
 )
 
+_NOTIFY_COMMANDS: Final = (
+    command("notify list", "notify:list_", "List who is told of failures, and of which."),
+    command(
+        "notify test",
+        "notify:test",
+        "Send a message now, and say whether it was taken.",
+        argument("NOTIFY", "The NAME of a [notify.NAME] in stackshift.toml."),
+    ),
+)
+
 _CLUSTER_COMMANDS: Final = (
     command("cluster status", "cluster:status", "Show which daemon leads, and which follow."),
     command(
@@ -593,6 +603,7 @@ COMMANDS: Final = (
     *_EVENT_COMMANDS,
     *_DAEMON_COMMANDS,
     *_BOOT_COMMANDS,
+    *_NOTIFY_COMMANDS,
     *_HOST_COMMANDS,
     *_CLUSTER_COMMANDS,
     *_WORKER_COMMANDS,
@@ -609,6 +620,7 @@ GROUPS: Final = {
     "state": "Read and write durable values, counters and locks.",
     "event": "Send, list and follow events.",
     "daemon": "Start, stop and inspect the background daemon.",
+    "notify": "List and test who is told of failures.",
     "hosts": "List and check the other machines on which workers run.",
     "cluster": "Show and move the lead among daemons on several machines.",
     "worker": "Lend workers of this machine to a daemon on another one.",

@@ -63,6 +63,18 @@ def _hosts(typed: Typed) -> Iterator[Candidate]:
             yield Candidate(host["name"], host["problem"] or host["status"])
 
 
+def _notify(typed: Typed) -> Iterator[Candidate]:
+    from stackshift_jobs.project.config import load_config
+    from stackshift_jobs.project.locate import find_project
+
+    try:
+        config = load_config(find_project(typed.project).root)
+    except (StackshiftError, OSError):
+        return
+    for name, terms in config.notify.items():
+        yield Candidate(name, ", ".join(terms.on))
+
+
 def _runs(typed: Typed) -> Iterator[Candidate]:
     """Their ids, or the ends of ids if one is being typed; the newest that fit what is typed, of
     those that the command can act on."""
@@ -174,6 +186,7 @@ _SOURCES: Final[dict[str, Callable[[Typed], Iterator[Candidate]]]] = {
     "job": _jobs,
     "queue": _queues,
     "host": _hosts,
+    "notify": _notify,
     "run": _runs,
     "runs": _runs,
     "cursor": _runs,

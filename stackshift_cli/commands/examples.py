@@ -265,6 +265,12 @@ stackshift doctor → when something does not run, and you do not know why
 stackshift doctor --cron -- stackshift start nightly → will this crontab line work?
 stackshift doctor --cron 'stackshift start a --idempotency-key a:$(date +%F)' → with a date
 """,
+    "notify list": """
+stackshift notify list → who is told of what, and what could not be delivered
+""",
+    "notify test": """
+stackshift notify test phone → does a message arrive? 1 if not, with the reason
+""",
     "hosts list": """
 stackshift hosts list → which hosts have workers, and what keeps the others from having some
 """,

@@ -192,6 +192,12 @@ def _running(status: dict[str, Any]) -> Iterator[Finding]:
     if status["dead"]:
         text = f"{quantity(status['dead'], 'run')} failed for good"
         yield Finding("dead letter", NOTE, text, "stackshift dead list")
+    if status.get("undelivered"):
+        text = f"{quantity(status['undelivered'], 'message')} about failures could not be delivered"
+        yield Finding("notify", PROBLEM, text, "stackshift dead list")
+    for trouble in status.get("troubles", ()):
+        text = f"{trouble['job']}: {trouble['alert']} since {trouble['since']}"
+        yield Finding("jobs", NOTE, text, f"stackshift runs list --job {trouble['job']}")
     if status.get("recovered"):
         text = f"at its last start the daemon set part of the journal aside: {status['recovered']}"
         yield Finding("journal", NOTE, text, "stackshift journal verify")

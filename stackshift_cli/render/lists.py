@@ -250,6 +250,12 @@ def print_hosts(options: Globals, hosts: list[dict[str, Any]]) -> None:
     print_table(options, hosts, _HOST_CELLS, gives)
 
 
+def print_notify(options: Globals, rows: list[dict[str, Any]]) -> None:
+    """`notify list`."""
+    gives: tuple[Give, ...] = (("TO", 24), ("ON", 20), ("JOBS", 8), ("QUEUES", 8))
+    print_table(options, rows, _NOTIFY_CELLS, gives)
+
+
 def print_host_checks(options: Globals, found: list[dict[str, Any]]) -> None:
     """`hosts check`."""
     gives: tuple[Give, ...] = (("PROBLEM", 30), ("PYTHON", 12), ("TOOK", 0), ("PROBLEM", 8))
@@ -306,6 +312,17 @@ _HOST_CELLS: Final[Cells] = {
     "version": field("version"),
     "problem": _host_problem,
 }
+_NOTIFY_CELLS: Final[Cells] = {
+    "name": field("name"),
+    "to": lambda row: row["to"] or " ".join(row["command"] or ()),
+    "on": lambda row: ", ".join(row["on"]),
+    "jobs": lambda row: ", ".join(row["jobs"]) or "all",
+    "queues": lambda row: ", ".join(row["queues"]) or "all",
+    "delivered": field("delivered"),
+    "undelivered": lambda row: Text(
+        str(row["undelivered"]), "red" if row["undelivered"] else "dim"
+    ),
+}
 _HOST_CHECK_CELLS: Final[Cells] = {
     "host": field("name"),
     "status": lambda host: Text("ok", "green") if host["ok"] else Text("problem", "red"),
@@ -337,6 +354,8 @@ def print_status(options: Globals, status: dict[str, Any]) -> None:
         "database": _database(status.get("database")),
         "disk_free": size(status["disk_free_bytes"] or 0),
         "dead_letter": status["dead"],
+        "undelivered": _undelivered(status),
+        "in_trouble": _in_trouble(status),
         "read_only": status.get("read_only_because"),
         "damage": (status.get("damage") or {}).get("message"),
         "daemon_time": _stands_still(status.get("clock_ahead_ms", 0)),
@@ -355,6 +374,16 @@ def print_status(options: Globals, status: dict[str, Any]) -> None:
     if status.get("more_queues"):
         more = quantity(status["more_queues"], "more queue")
         console(options).print(f"and {more} (stackshift queues list)")
+
+
+def _undelivered(status: dict[str, Any]) -> str | None:
+    count = status.get("undelivered")
+    return f"{quantity(count, 'message')} about failures" if count else None
+
+
+def _in_trouble(status: dict[str, Any]) -> str | None:
+    """The jobs that have not recovered: `import (failed), nightly (missing)`."""
+    return ", ".join(f"{each['job']} ({each['alert']})" for each in status.get("troubles", ()))
 
 
 def _mode(status: dict[str, Any]) -> str:

@@ -163,6 +163,8 @@ def _facts(run: dict[str, Any], line: Timeline, marks: Glyphs) -> Iterator[str]:
         yield f"forked from {short_id(run['forked_from'], marks)}"
     if run.get("continues"):
         yield f"continues {short_id(run['continues'], marks)}"
+    if run.get("late_at"):
+        yield "late"
     if run.get("follow_up"):
         yield f"follow-up {short_id(run['follow_up'], marks)}"
 

@@ -27,6 +27,7 @@ QUEUE_COLUMNS: Final = _names(
 )
 MEMBER_COLUMNS: Final = _names("host role seq behind version address seen_ms clock_ahead_ms")
 HOST_COLUMNS: Final = _names("name status workers version round_trip_ms problem")
+NOTIFY_COLUMNS: Final = _names("name to command on jobs queues delivered undelivered")
 HOST_CHECK_COLUMNS: Final = _names(
     "name status version python round_trip_ms digest jobs seconds problem"
 )

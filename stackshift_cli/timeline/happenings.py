@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 from stackshift_cli.output.clock import Clock
 from stackshift_cli.output.messages import compact
 from stackshift_cli.timeline.describe import briefly, call, event
-from stackshift_jobs.values.durations import from_rfc3339
+from stackshift_jobs.values.durations import format_ms, from_rfc3339
 from stackshift_jobs.values.identities import own_part
 
 Record = Mapping[str, Any]
@@ -306,6 +306,12 @@ def _queue_changed(record: Record, _clock: Clock) -> Said:
     return "", f"queue {record['queue']} changed: {shown or 'no limits'}"
 
 
+def _alert(record: Record) -> str:
+    count = int(record.get("count") or 1)
+    what = f"{record.get('alert') or 'alerts'} {record.get('job') or ''}".strip()
+    return what if count == 1 else f"{what}, {count} times"
+
+
 def _fired(record: Record, clock: Clock) -> Said:
     tick = clock.moment(record["tick"])
     if record.get("started"):
@@ -341,6 +347,10 @@ _WORDS: Final[dict[str, Say]] = {
     "run.failed": _run_failed,
     "run.cancelled": _run_cancelled,
     "run.retried": _retried,
+    "run.late": lambda r, _: (
+        "retrying",
+        f"late: it has run for more than {format_ms(r['limit_ms'])}; it goes on",
+    ),
     "run.removed": _plain("", "run removed from lists"),
     "run.discarded": _plain("", "run discarded from the dead letter"),
     "attempt.started": _attempt("started"),
@@ -383,6 +393,28 @@ _WORDS: Final[dict[str, Say]] = {
     "schedule.retired": _plain("cancelled", "schedule retired: the code no longer has it"),
     "schedule.paused": _plain("waiting", "schedule paused"),
     "schedule.resumed": lambda r, c: ("", "schedule resumed" + _until(r, c, "next_at", "next at")),
+    "notify.defined": lambda r, _: ("", f"notify {r['notify']} is told of alerts"),
+    "notify.retired": lambda r, _: ("cancelled", f"notify {r['notify']} is told no more"),
+    "alert.told": lambda r, _: ("", f"notify {r['notify']} is told: {_alert(r)}"),
+    "alert.held": lambda r, c: (
+        "waiting",
+        f"notify {r['notify']} is told later: {_alert(r)}" + _until(r, c, "until"),
+    ),
+    "alert.closed": lambda r, _: ("", f"nothing more to tell notify {r['notify']}"),
+    "expectation.defined": lambda r, c: (
+        "",
+        f"{r['job']} is expected {r['expect']}" + _until(r, c, "due_at", "next at"),
+    ),
+    "expectation.retired": lambda r, _: ("cancelled", f"{r['job']} is expected no more"),
+    "expectation.met": lambda r, c: ("completed", f"as expected by {c.moment(r['due'])}"),
+    "expectation.missed": lambda r, c: (
+        "failed",
+        f"{r['alert']}: a success was expected by {c.moment(r['due'])}",
+    ),
+    "job.recovered": lambda r, c: (
+        "completed",
+        f"{r['job']} has recovered: {r['alert']} since {c.moment(r['since'])}",
+    ),
     "journal.opened": lambda r, _: ("", f"daemon started, pid {r['pid']}, version {r['version']}"),
     "journal.recovered": lambda r, _: (
         "failed",

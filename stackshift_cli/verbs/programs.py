@@ -21,13 +21,12 @@ from stackshift_cli.flows.heartbeat import heartbeat_of
 from stackshift_cli.flows.program_output import exit_status, pass_through
 from stackshift_cli.flows.start import reply_to, run_with_reused
 from stackshift_cli.output import messages
-from stackshift_cli.output.run_name import NAME_LABEL
 from stackshift_cli.output.terminal import is_terminal
 from stackshift_jobs.errors import BadConfiguration, Conflict, Usage
 from stackshift_jobs.project.locate import working_directory
 from stackshift_jobs.project.script_header import HeaderError, read_header, start_terms
 from stackshift_jobs.values.limits import MAX_ATTEMPTS
-from stackshift_jobs.values.names import EXEC_JOB, SH_JOB
+from stackshift_jobs.values.names import EXEC_JOB, NAME_LABEL, SH_JOB
 
 _MAX_NAME: Final = 128
 _IF_RUNNING: Final = {"skip": "refuse", "queue": "queue", "replace": "replace", "fail": "refuse"}

@@ -28,6 +28,15 @@ from stackshift_jobs.project.locate import (
     DATA_DIR_VARIABLE,
     data_dir_of,
 )
+from stackshift_jobs.project.notify import (
+    ALERT_NAMES,
+    ALERTS,
+    DESTINATION,
+    PATTERNS,
+    SECRET_TEXT,
+    SMTP,
+    WEB_ADDRESS,
+)
 from stackshift_jobs.project.settings import (
     ADDRESS,
     COMMAND,
@@ -58,7 +67,8 @@ from stackshift_jobs.project.settings import (
 )
 from stackshift_jobs.project.toml import parse_toml, read_config_text
 from stackshift_jobs.values.limits import MAX_FACTOR
-from stackshift_jobs.values.names import check_name
+from stackshift_jobs.values.names import NOTIFY_QUEUE, check_name
+from stackshift_jobs.values.secrets import Reference
 
 # --- The table -----------------------------------------------------------------------------
 
@@ -106,7 +116,8 @@ class Key:
 
 QUEUES: Final = "queues.NAME"
 HOSTS: Final = "hosts.NAME"
-NAMED: Final = {"queues": QUEUES, "hosts": HOSTS}
+NOTIFY: Final = "notify.NAME"
+NAMED: Final = {"queues": QUEUES, "hosts": HOSTS, "notify": NOTIFY}
 """The tables whose tables have names that users choose, and the section of their keys."""
 JOURNAL_URL_VARIABLE: Final = "STACKSHIFT_JOURNAL_URL"
 LOCAL: Final = "local"
@@ -120,6 +131,8 @@ _hosts = partial(Key, HOSTS)
 _retry = partial(Key, "retry")
 _limits = partial(Key, "limits")
 _hooks = partial(Key, "hooks")
+_notify = partial(Key, NOTIFY)
+_heartbeat = partial(Key, "heartbeat")
 _secrets = partial(Key, "secrets")
 _redact = partial(Key, "redact")
 
@@ -190,6 +203,23 @@ KEYS: Final[tuple[Key, ...]] = (
     _limits("connections", whole(1, 65_536), 256, "Clients connected at once."),
     _hooks("on_failed", COMMAND, None, "Command on failure; the run's JSON on stdin.", "none"),
     _hooks("on_completed", COMMAND, None, "Command on success; the run's JSON on stdin.", "none"),
+    _notify(
+        "to", DESTINATION, None, "Where alerts are sent: ntfy, slack, mailto or https.", "none"
+    ),
+    _notify("command", COMMAND, None, "Command that is given them on stdin instead.", "none"),
+    _notify("on", ALERT_NAMES, list(ALERTS), "Alerts that are sent."),
+    _notify("jobs", PATTERNS, [], "Jobs that they are about, by name or pattern.", "all"),
+    _notify("queues", PATTERNS, [], "Queues that they are about.", "all"),
+    _notify("token", SECRET_TEXT, None, "Token or password for the destination.", "none"),
+    _notify("sender", TEXT, None, "From whom mail is.", "the account that the daemon runs as"),
+    _notify("smtp", SMTP, None, "Mail server.", "the sendmail program"),
+    _notify(
+        "quiet", duration("1s", "7d"), "5m", "The same is told once in this time, and counted."
+    ),
+    _notify("rate", RATE, "20/h", "Messages; what is more is told in one."),
+    _notify("max_attempts", whole(1, 1000), 20, "Times that a delivery is tried."),
+    _heartbeat("url", WEB_ADDRESS, None, "Where the daemon shows that it is alive.", "nowhere"),
+    _heartbeat("period", duration("1s", "1d"), "1m", "How often it does."),
     _secrets("env", TEXTS, ["*"], 'Variables that {"$env": "NAME"} in a payload may name.'),
     _secrets("files", TEXTS, [".", "/run/secrets"], 'Folders that {"$file": "path"} may name.'),
     _redact("payload", PARTS, [], 'Paths in payloads that are not shown: ["card.number"].'),
@@ -323,6 +353,32 @@ class HooksSection:
 
 
 @dataclass(frozen=True, slots=True)
+class NotifySection:
+    """`[notify.NAME]`: exactly one of `to` and `command` is set. What is a secret may be a
+    reference to one."""
+
+    to: str | Reference | None
+    command: tuple[str, ...] | None
+    on: tuple[str, ...]
+    jobs: tuple[str, ...]
+    queues: tuple[str, ...]
+    token: str | Reference | None
+    sender: str | None
+    smtp: str | None
+    quiet_ms: int
+    rate: Rate
+    max_attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatSection:
+    """`[heartbeat]`; without a `url` there is none."""
+
+    url: str | Reference | None
+    period_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class SecretsSection:
     """`[secrets]`: what references in payloads may name: patterns of names of variables, and
     folders, relative to the project's root."""
@@ -355,6 +411,8 @@ class Config:
     retry: RetrySection
     limits: LimitsSection
     hooks: HooksSection
+    notify: Mapping[str, NotifySection]
+    heartbeat: HeartbeatSection
     secrets: SecretsSection
     redact: RedactSection
     origins: Mapping[str, str]
@@ -390,6 +448,14 @@ def load_config(root: str | os.PathLike[str], environ: Mapping[str, str] | None 
         _queue_name(name, where): QueueSection(**_section(QUEUES, f"queues.{name}", table, where))
         for name, table in _table(tables.get("queues", {}), "queues", where).items()
     }
+    notify = {
+        name: _notify_section(name, table, where)
+        for name, table in _table(tables.get("notify", {}), "notify", where).items()
+    }
+    if notify and NOTIFY_QUEUE not in queues:
+        # A process of its own: that every slot is taken may be what there is to tell.
+        own = _section(QUEUES, QUEUES, {"processes": 1}, where)
+        queues[NOTIFY_QUEUE] = QueueSection(**own)
     written = _table(tables.get("hosts", {}), "hosts", where)
     fields["project"]["name"] = fields["project"]["name"] or Path(root).resolve().name or "project"
     fields["workers"]["processes"] = fields["workers"]["processes"] or cpu_count()
@@ -407,6 +473,8 @@ def load_config(root: str | os.PathLike[str], environ: Mapping[str, str] | None 
         retry=RetrySection(**fields["retry"]),
         limits=LimitsSection(**fields["limits"]),
         hooks=HooksSection(**fields["hooks"]),
+        notify=MappingProxyType(notify),
+        heartbeat=HeartbeatSection(**fields["heartbeat"]),
         secrets=SecretsSection(**fields["secrets"]),
         redact=RedactSection(**fields["redact"]),
         origins=MappingProxyType(dict(_origins(tables, env))),
@@ -561,6 +629,27 @@ def _hosts_of(
         name: HostSection(**_section(HOSTS, f"hosts.{name}", table, where))
         for name, table in tables.items()
     }
+
+
+def _notify_section(name: str, table: object, where: str) -> NotifySection:
+    """One `[notify.NAME]`. Raises `BadConfiguration`."""
+    shown = f"notify.{name}"
+    try:
+        check_name(name, "notify")
+    except Usage as bad:
+        raise BadConfiguration(
+            f"{where}: notify: {bad.message}", hint=bad.hint, file=where, key="notify"
+        ) from bad
+    section = NotifySection(**_section(NOTIFY, shown, table, where))
+    if (section.to is None) == (section.command is None):
+        what = "neither to nor command is" if section.to is None else "both to and command are"
+        raise BadConfiguration(
+            f"{where}: {shown}: {what} given",
+            hint='write to = "ntfy://ntfy.sh/TOPIC", or command = ["PROGRAM"]',
+            file=where,
+            key=f"{shown}.to",
+        )
+    return section
 
 
 def _queue_name(name: str, file: str) -> str:

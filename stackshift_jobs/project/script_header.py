@@ -21,6 +21,7 @@ from typing import Any, Final, NamedTuple
 from stackshift_jobs.errors import Usage
 from stackshift_jobs.retry import Retry
 from stackshift_jobs.values.durations import milliseconds
+from stackshift_jobs.values.expectations import check_expectation
 from stackshift_jobs.values.limits import MAX_ATTEMPTS, MAX_PRIORITY
 from stackshift_jobs.values.names import check_name
 
@@ -127,7 +128,7 @@ class _Reader:
         if "job" not in given:
             raise HeaderError("the header names no job: # stackshift: job NAME", self._file, first)
         name = given.pop("job")
-        if "timezone" in given and "schedule" not in given:
+        if "timezone" in given and not given.keys() & {"schedule", "expect"}:
             raise self._wrong("timezone is given without a schedule", lines["timezone"])
         if (retry := self._retry(given)) is not None:
             given["retry"] = retry
@@ -207,6 +208,9 @@ _OPTIONS: Final[dict[str, Callable[[str], Any]]] = {
     "deadline": _seconds,
     "on_failure": lambda text: check_name(text, "job"),
     "on_success": lambda text: check_name(text, "job"),
+    "expect": check_expectation,
+    "max_runtime": _seconds,
+    "heartbeat": str,
     "idempotency_ttl": _seconds,
     "schedule": str,
     "timezone": str,

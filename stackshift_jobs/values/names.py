@@ -15,8 +15,16 @@ RUN_ID: Final = re.compile(r"run_[0-9a-hjkmnp-tv-z]{26}")
 
 EXEC_JOB: Final = "exec"
 SH_JOB: Final = "sh"
-BUILT_IN_JOBS: Final = frozenset((EXEC_JOB, SH_JOB))
-"""The jobs whose runs are programs and scripts. No project can have a job of such a name."""
+NOTIFY_JOB: Final = "stackshift.notify"
+BUILT_IN_JOBS: Final = frozenset((EXEC_JOB, SH_JOB, NOTIFY_JOB))
+"""The jobs whose runs are programs, scripts and messages. No project can have a job of such a
+name."""
+NAME_LABEL: Final = "name"
+"""The label that has the name of a run of a built-in job."""
+NOTIFY_LABEL: Final = "notify"
+"""The label of a message that has the name of its `[notify.NAME]`."""
+NOTIFY_QUEUE: Final = "stackshift.notify"
+"""The queue of messages."""
 
 RESERVED: Final = frozenset("#[]=")
 """Characters that the name of a step must not contain."""

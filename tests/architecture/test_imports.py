@@ -147,12 +147,13 @@ def test_driver_of_the_database_is_loaded_only_where_there_is_one() -> None:
 
 def test_shell_imports_core_journal_and_history() -> None:
     """And of the workers the frames that both speak, the files of the logs and of their code, the
-    names that both check, and the job that is built in."""
+    names that both check, the jobs that are built in, and how a secret is found and a server asked.
+    """
     shell = f"{DAEMON}.shell"
     ours = (
         "core journal history worker.frames worker.host_frames worker.output.log_lines "
         "worker.output.log_file worker.code_files worker.exec_job worker.job_names "
-        "worker.scripts.file_job"
+        "worker.scripts.file_job worker.notices.job worker.notices.http worker.secrets"
     ).split()
     libraries = "msgspec fastjsonschema cronsim watchfiles cryptography".split()
     allowed = (shell, SDK, *(f"{DAEMON}.{name}" for name in ours), *libraries)

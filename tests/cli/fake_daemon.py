@@ -33,7 +33,7 @@ _RUN = """{
     "created_at": "", "scheduled_at": null, "started_at": "", "finished_at": "", "duration_ms": 12,
     "waiting_for": null, "why": null, "why_code": null,
     "code": "3f9c2a1d", "parent": null, "dead": false, "continues": null, "continued_as": null,
-    "follow_up": null
+    "follow_up": null, "late_at": null
 }"""
 _SCHEDULE = """{
     "job": "", "schedule": "0 9 * * *", "timezone": "Europe/Berlin",

@@ -15,6 +15,7 @@ from msgspec import Raw
 
 from core.histories.audit import audit, audit_waits
 from stackshift_jobs.values.durations import milliseconds
+from stackshift_jobs.values.names import NOTIFY_JOB
 from stackshift_jobs.values.strict_json import canonical, dumps
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
@@ -114,6 +115,7 @@ class Story:
         even_if_failed: bool = False,
         on_failure: r.FollowUp | None = None,
         on_success: r.FollowUp | None = None,
+        max_runtime: str | None = None,
     ) -> str:
         """Start a run; returns its id, or that of the run that owns one of its keys."""
         self.jobs.setdefault(job, "code-1")
@@ -141,6 +143,7 @@ class Story:
                 even_if_failed=even_if_failed,
                 on_failure=on_failure,
                 on_success=on_success,
+                max_runtime_ms=milliseconds(max_runtime) if max_runtime is not None else 0,
             )
         )
         reply = self.decision.reply
@@ -223,6 +226,16 @@ class Story:
         """Set all terms that `stackshift.toml` (`file`) or the job modules (`code`) have for
         queues."""
         self.do(c.DefineQueues(by, queues))
+
+    def notify(self, **targets: r.NotifyTerms) -> None:
+        """Set whom `stackshift.toml` wants to be told of alerts."""
+        self.jobs.setdefault(NOTIFY_JOB, "built-in")
+        self.do(c.DefineNotify(targets))
+
+    def expect(self, jobs: dict[str, str], succeeded: dict[str, int] | None = None) -> None:
+        """Set what jobs expect, in UTC."""
+        terms = {job: c.ExpectationTerms(expect) for job, expect in jobs.items()}
+        self.do(c.DefineExpectations(terms, frozenset(jobs), True, succeeded or {}))
 
     def assign(
         self, worker: str = "w1", *, alone: bool = False, without: str = "", pool: str = ""

@@ -28,6 +28,7 @@ TAUGHT = (
     "queues",
     "schedules",
     "dead-letter",
+    "alerts",
     "state",
     "events",
     "idempotency",

@@ -13,9 +13,11 @@ from msgspec import Raw
 
 from core.schedule_story import ScheduledStory
 from core.story import ONCE, STEADY
+from stackshift_jobs.values.names import NOTIFY_JOB
 from stackshift_jobs.values.strict_json import dumps
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
+from stackshiftd.core.state.state import Status
 
 DAY_MS: Final = 86_400_000
 
@@ -40,6 +42,7 @@ def story() -> ScheduledStory:
     _events(made)
     _withdrawn(made)
     _schedules(made)
+    _alerts(made)
     _unfinished(made)
     made.do(c.NoteSnapshot(40, "0" * 64))
     made.do(c.NoteWatermark())
@@ -256,6 +259,35 @@ def _schedules(made: ScheduledStory) -> None:
     made.pause("nightly")
     del made.code["former"]
     made.learn()
+
+
+def _taken(made: ScheduledStory, run: str) -> str:
+    """The run, which a worker has taken, with those before it."""
+    while made.run(run).status is not Status.RUNNING:
+        assert made.assign() is not None
+    return run
+
+
+def _alerts(made: ScheduledStory) -> None:
+    terms = r.NotifyTerms(["failed", "late", "missing", "recovered"], ["bad*"], most=2)
+    made.notify(ops=terms, former=r.NotifyTerms())
+    made.notify(ops=terms)
+    made.expect({"bad": "every 1h", "former": "daily by 03:00"}, {"bad": made.now_us})
+    made.expect({"bad": "every 1h"})
+    for times in range(4):
+        run = _taken(made, made.start("bad", retry=ONCE, max_runtime="1m"))
+        if times == 1:
+            made.tick(to="1m")  # Late.
+        if times < 3:
+            made.fails(run)
+        else:
+            made.completes(run)
+    made.tick(to="1h")
+    made.expect({"bad": "hourly by :30"})
+    made.completes(_taken(made, made.start("bad")))
+    made.tick(to="1h")
+    for message in [run for run in made.state.runs.values() if run.job == NOTIFY_JOB]:
+        made.cancel(message.id)
 
 
 def _unfinished(made: ScheduledStory) -> None:

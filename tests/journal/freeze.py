@@ -42,7 +42,15 @@ from stackshiftd.shell.departures import replay
 
 FROZEN: Final = Path(__file__).parent / "frozen"
 KINDS: Final = FROZEN / "kinds.json"
-PARTS: Final = (r.Error, r.RetryTerms, r.RunLimits, r.FollowUp, r.QueueTerms, r.Program)
+PARTS: Final = (
+    r.Error,
+    r.RetryTerms,
+    r.RunLimits,
+    r.FollowUp,
+    r.NotifyTerms,
+    r.QueueTerms,
+    r.Program,
+)
 SEGMENT: Final = 9000
 """Bytes; the journal has a few segments."""
 

@@ -18,6 +18,7 @@ from stackshiftd.core.records import (
     NULL,
     Error,
     FollowUp,
+    NotifyTerms,
     Program,
     QueueTerms,
     RetryTerms,
@@ -61,6 +62,7 @@ class StartRun(Command, frozen=True):
     even_if_failed: bool = False
     on_failure: FollowUp | None = None
     on_success: FollowUp | None = None
+    max_runtime_ms: int = 0
 
 
 class CancelRun(Command, frozen=True):
@@ -294,8 +296,38 @@ class FireSchedule(Command, frozen=True):
     start: StartRun
 
 
+class DefineNotify(Command, frozen=True):
+    """Set whom `stackshift.toml` wants to be told of alerts, and of which."""
+
+    notify: dict[str, NotifyTerms]
+
+
+class ExpectationTerms(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """What a job's code expects of it, in a time zone; see `values.expectations`."""
+
+    expect: str
+    timezone: str = "UTC"
+
+
+class DefineExpectations(Command, frozen=True):
+    """Set the expectations of the `jobs` that workers have. `complete` is as in `DefineSchedules`.
+    `succeeded` has when a job last completed, in µs, if it has."""
+
+    expectations: dict[str, ExpectationTerms]
+    jobs: frozenset[str] = frozenset()
+    complete: bool = True
+    succeeded: dict[str, int] = {}
+
+
+class NoteStopping(Command, frozen=True):
+    """Tell those who want to be told that the daemon stops: it was asked to."""
+
+
 class Claimed(Command, frozen=True):
-    """Note that this daemon has claimed the journal: no earlier execution continues."""
+    """Note that this daemon has claimed the journal, whose last record before was made at
+    `last_us`: no earlier execution continues."""
+
+    last_us: int = 0
 
 
 class Assign(Command, frozen=True):
@@ -663,6 +695,9 @@ FromShell = (
     | DefineJobs
     | DefineQueues
     | DefineSchedules
+    | DefineNotify
+    | DefineExpectations
+    | NoteStopping
     | FireSchedule
     | Tick
     | LoseExecution

@@ -92,6 +92,21 @@ class FollowUp(Part, frozen=True):
     deadline_ms: int = 0
 
 
+class NotifyTerms(Part, frozen=True):
+    """What `[notify.NAME]` says of whom to tell what, apart from where: of the alerts `on`, about
+    jobs and queues that match one of the patterns (empty: all). The same is told once in
+    `quiet_ms`; of different things, at most `most` in `per_ms`. `max_attempts` is how often a
+    delivery is tried."""
+
+    on: list[str] = []
+    jobs: list[str] = []
+    queues: list[str] = []
+    quiet_ms: int = 300_000
+    most: int = 20
+    per_ms: int = 3_600_000
+    max_attempts: int = 20
+
+
 class QueueTerms(Part, frozen=True):
     """The terms that one layer sets for a queue; None: not set here. 0 means no limit, which also
     overrides a limit of a lower layer. `rate` new attempts may start per `rate_per_ms`."""
@@ -163,7 +178,7 @@ class RunCreated(Record, frozen=True, tag="run.created"):
     keeps its idempotency key. A child with `cancel_with_parent` is cancelled if its parent is, one
     that `ends_with_parent` also if that has completed or failed. One that fails for good starts
     `on_failure` in the same append, and one that completes `on_success`; a run that was started so
-    has neither.
+    has neither. It is late if it has not ended `max_runtime_ms` after it began.
     """
 
     run: str
@@ -197,6 +212,7 @@ class RunCreated(Record, frozen=True, tag="run.created"):
     on_failure: FollowUp | None = None
     on_success: FollowUp | None = None
     afresh: list[str] = []
+    max_runtime_ms: int = 0
 
 
 class RunPreceded(Record, frozen=True, tag="run.preceded"):
@@ -299,6 +315,13 @@ class RunRetried(Record, frozen=True, tag="run.retried"):
     replaced: dict[str, Raw] = {}
     restored: list[Raw] = []
     afresh: list[str] = []
+
+
+class RunLate(Record, frozen=True, tag="run.late"):
+    """The run has not ended `limit_ms` after it first began. It goes on."""
+
+    run: str
+    limit_ms: int
 
 
 class RunRemoved(Record, frozen=True, tag="run.removed"):
@@ -734,6 +757,106 @@ class ScheduleResumed(Record, frozen=True, tag="schedule.resumed"):
     next_at: str | None = None
 
 
+# --- Alerts --------------------------------------------------------------------------------
+
+
+class NotifyDefined(Record, frozen=True, tag="notify.defined"):
+    """`stackshift.toml` has a new or changed `[notify.NAME]`, called `notify`."""
+
+    notify: str
+    terms: NotifyTerms = NotifyTerms()
+
+
+class NotifyRetired(Record, frozen=True, tag="notify.retired"):
+    """`stackshift.toml` no longer has it."""
+
+    notify: str
+
+
+class AlertTold(Record, frozen=True, tag="alert.told"):
+    """`notify` is told of `count` alerts by the run `message`, whose `run.created` is in the same
+    append: each is `alert` (`failed`, `late`, `missing`, `recovered` or `daemon_stopped`; empty:
+    of different kinds) about `job`, the last one by the run `subject`. What is the same, which is
+    the `group`, is counted until `until` and told together; null if nothing is waited for."""
+
+    notify: str
+    group: str
+    alert: str
+    message: str
+    job: str = ""
+    subject: str = ""
+    count: int = 1
+    until: str | None = None
+
+
+class AlertHeld(Record, frozen=True, tag="alert.held"):
+    """An alert is told together with others of its `group`, at `until`. The group `""` is of all
+    that is more than `notify` is to be told at a time."""
+
+    notify: str
+    group: str
+    alert: str
+    until: str
+    job: str = ""
+    subject: str = ""
+
+
+class AlertClosed(Record, frozen=True, tag="alert.closed"):
+    """Nothing more of the group has come: what is the same is told at once again."""
+
+    notify: str
+    group: str
+
+
+class ExpectationDefined(Record, frozen=True, tag="expectation.defined"):
+    """The code of `job` expects a success of it as `expect` says, in `timezone`. Those after
+    `since` count for the next one, which is due by `due_at`; or it is due `every_ms` after the last
+    one. The last one before this record was at `succeeded_at`."""
+
+    job: str
+    expect: str
+    timezone: str
+    since: str
+    due_at: str | None = None
+    every_ms: int = 0
+    succeeded_at: str | None = None
+
+
+class ExpectationRetired(Record, frozen=True, tag="expectation.retired"):
+    """The code no longer expects anything of `job`."""
+
+    job: str
+
+
+class ExpectationMet(Record, frozen=True, tag="expectation.met"):
+    """A run of `job` had completed by `due`; another is due by `due_at`."""
+
+    job: str
+    due: str
+    due_at: str | None = None
+
+
+class ExpectationMissed(Record, frozen=True, tag="expectation.missed"):
+    """No run of `job` had completed by `due`. `alert` is `late` if one, which is `subject`, was
+    under way, else `missing`. The next is due by `due_at`; null until there is a success."""
+
+    job: str
+    due: str
+    alert: str
+    subject: str = ""
+    due_at: str | None = None
+
+
+class JobRecovered(Record, frozen=True, tag="job.recovered"):
+    """`run` is the first that completed after `job` had been in trouble since `since`: `alert` is
+    the last of it, `failed`, `late` or `missing`."""
+
+    job: str
+    run: str
+    alert: str
+    since: str
+
+
 AnyRecord = (
     JournalOpened
     | JournalRecovered
@@ -751,6 +874,7 @@ AnyRecord = (
     | RunFailed
     | RunCancelled
     | RunRetried
+    | RunLate
     | RunRemoved
     | RunDiscarded
     | AttemptStarted
@@ -787,6 +911,16 @@ AnyRecord = (
     | ScheduleRetired
     | SchedulePaused
     | ScheduleResumed
+    | NotifyDefined
+    | NotifyRetired
+    | AlertTold
+    | AlertHeld
+    | AlertClosed
+    | ExpectationDefined
+    | ExpectationRetired
+    | ExpectationMet
+    | ExpectationMissed
+    | JobRecovered
 )
 
 VERSIONS: Final[dict[str, int]] = {str(cls.__struct_config__.tag): 1 for cls in get_args(AnyRecord)}

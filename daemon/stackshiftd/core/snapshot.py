@@ -2,8 +2,8 @@
 
 A snapshot is not a dump of memory. It contains the entries of every run that is in memory, as they
 were written, and is loaded by folding them. Only what outlives its runs (idempotency keys, queues,
-schedules, state entries, locks, kept events, counts) has lines of its own. So a snapshot survives
-any change of the classes in `state`.
+schedules, alerts, state entries, locks, kept events, counts) has lines of its own. So a snapshot
+survives any change of the classes in `state`.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from stackshiftd.core.records import (
     entry_from_json,
     entry_json,
 )
+from stackshiftd.core.state.alerts import Alerts
 from stackshiftd.core.state.entries import Value, Values
 from stackshiftd.core.state.events import Events, Kept, SentKey
-from stackshiftd.core.state.expiry import EVENT, LOCK, STATE
+from stackshiftd.core.state.expiry import EVENT, EXPECTATION, GROUP, LOCK, STATE
 from stackshiftd.core.state.heap import Heap
 from stackshiftd.core.state.leads import Leads
 from stackshiftd.core.state.locks import Holding, Lock, Waiting, place_of
@@ -137,6 +138,12 @@ class SentKeyLine(_Line, frozen=True, tag="event_key"):
     resumed: list[str]
 
 
+class AlertsLine(_Line, frozen=True, tag="alerts"):
+    """Whom to tell what, what was told lately, and what is expected of jobs."""
+
+    alerts: Alerts
+
+
 class EntryLine(_Line, frozen=True, tag="entry"):
     """One entry of a run that is still in memory."""
 
@@ -153,6 +160,7 @@ AnyLine = (
     | LockLine
     | KeptLine
     | SentKeyLine
+    | AlertsLine
     | EntryLine
 )
 _decoder = msgspec.json.Decoder(AnyLine)
@@ -186,6 +194,7 @@ def state_hash(state: State) -> str:
             digest.update(_encode([key, _key_fields(entry)]))
     for job in sorted(state.schedules):
         digest.update(_encode(_schedule_line(state.schedules[job])))
+    digest.update(_encode(state.alerts))
     for line in _stored(state, sort=True):
         digest.update(_encode(line))
     return digest.hexdigest()
@@ -251,6 +260,7 @@ def dump(state: State, entries: Iterable[tuple[int, Entry]]) -> Iterator[bytes]:
         yield _encode(_queue_line(name, queue))
     for schedule in state.schedules.values():
         yield _encode(_schedule_line(schedule))
+    yield _encode(AlertsLine(state.alerts))
     for line in _stored(state, sort=False):
         yield _encode(line)
     for place, run_entry in entries:
@@ -304,6 +314,7 @@ def load(lines: Iterable[bytes]) -> Loaded:
     keys: dict[str, KeyEntry] = {}
     queues: list[QueueLine] = []
     schedules: dict[str, Schedule] = {}
+    alerts = Alerts()
     entries: list[tuple[int, Entry]] = []
     stored: list[ValueLine | LockLine | KeptLine | SentKeyLine] = []
     for raw in lines:
@@ -318,6 +329,8 @@ def load(lines: Iterable[bytes]) -> Loaded:
             queues.append(line)
         elif isinstance(line, ScheduleLine):
             schedules[line.job] = _schedule(line)
+        elif isinstance(line, AlertsLine):
+            alerts = line.alerts
         elif not isinstance(line, EntryLine):
             stored.append(line)
         else:
@@ -339,6 +352,7 @@ def load(lines: Iterable[bytes]) -> Loaded:
     state.key_expiry = [(entry.expires_us, key) for key, entry in keys.items()]
     heapify(state.key_expiry)
     _restore(state, stored)
+    _restore_alerts(state, alerts)
     return Loaded(state, entries)
 
 
@@ -376,6 +390,16 @@ def _restore(state: State, lines: list[ValueLine | LockLine | KeptLine | SentKey
                 line.resumed,
             )
     state.events.restore_keys(keys)
+
+
+def _restore_alerts(state: State, alerts: Alerts) -> None:
+    """Replace what the entries of runs have said of alerts by what was so."""
+    state.alerts = alerts
+    for key, group in alerts.groups.items():
+        state.set_expiry(group.until_us, GROUP, key)
+    for job, expectation in alerts.expectations.items():
+        if expectation.due_us:
+            state.set_expiry(expectation.due_us, EXPECTATION, job)
 
 
 def _restore_value(state: State, line: ValueLine) -> None:

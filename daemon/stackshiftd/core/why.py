@@ -86,6 +86,9 @@ def shown_status(run: Run) -> Status:
 def why(state: State, run: Run, fleet: Fleet, now_us: int) -> Why:
     """Why `run` is where it is at `now_us`, and what becomes of it if it stays there."""
     reason = _why(state, run, fleet, now_us)
+    if run.late_us and not run.finished:
+        late = f"; late: it should have ended {format_ms(run.max_runtime_ms)} after it began"
+        reason = reason._replace(text=reason.text + late)
     limits = [
         f"; {what} {_at(us, now_us)}"
         for what, us in (("expires at", run.expires_us), ("its deadline is", run.deadline_us))

@@ -9,6 +9,7 @@ from stackshift_jobs.values import payload_types
 from stackshiftd.core.records import RetryTerms
 from stackshiftd.worker.exec_job import EXEC
 from stackshiftd.worker.frames import JobFacts
+from stackshiftd.worker.notices.job import NOTIFY
 from stackshiftd.worker.scripts.file_job import SH
 
 ONCE: Final = RetryTerms(max_attempts=1, jitter=0.0)
@@ -24,7 +25,7 @@ BUILT_IN: Final = {
         retry=ONCE,
         schema=payload_types.schema(job.payload_type),
     )
-    for job in (EXEC, SH)
+    for job in (EXEC, SH, NOTIFY)
 }
 """By name."""
 CODES: Final = {name: job.code for name, job in BUILT_IN.items()}

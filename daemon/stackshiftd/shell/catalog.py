@@ -239,6 +239,7 @@ class Catalog:
             even_if_failed=params.even_if_failed,
             on_failure=self._follow_up(job.on_failure),
             on_success=self._follow_up(job.on_success),
+            max_runtime_ms=job.max_runtime_ms or 0,
         )
 
     def _follow_up(self, name: str) -> FollowUp | None:

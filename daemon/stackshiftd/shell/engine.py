@@ -164,13 +164,14 @@ class Engine:
         `Overtaken` if there is more to catch up with before."""
         claim = await self.journal.claim(owner, self.state.seq, self.now_us())
         self._epoch = claim.epoch
+        last_us = self.state.now_us
         fold(self.state, claim.entry)
         torn = self.journal.recovery.torn
         if torn is not None:
             self.submit(
                 c.NoteRecovery(self.journal.recovery.kept_seq, torn.dropped_bytes, torn.quarantine)
             )
-        self.submit(c.Claimed())
+        self.submit(c.Claimed(last_us))
 
     @property
     def is_writer(self) -> bool:

@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
-from stackshiftd.core.commands import FromWorker, ScheduleTerms
+from stackshiftd.core.commands import ExpectationTerms, FromWorker, ScheduleTerms
 from stackshiftd.core.records import NULL, Error, QueueTerms, RetryTerms
 from stackshiftd.worker.code_files import CodeFile
 
@@ -183,6 +183,9 @@ class JobFacts(msgspec.Struct, frozen=True, omit_defaults=True):
     deadline_ms: int | None = None
     on_failure: str = ""
     on_success: str = ""
+    expect: ExpectationTerms | None = None
+    max_runtime_ms: int | None = None
+    heartbeat: str = ""
     idempotency_ttl_ms: int | None = None
     schema: dict[str, Any] | None = None
     schedule: ScheduleTerms | None = None

@@ -28,8 +28,8 @@ from stackshift_jobs.values import payload_types
 from stackshift_jobs.values.secrets import with_secrets
 from stackshift_jobs.values.strict_json import dumps, loads
 from stackshift_jobs.values.text import readable
-from stackshiftd.core.commands import ScheduleTerms
-from stackshiftd.core.decide.ticks import clock_of
+from stackshiftd.core.commands import ExpectationTerms, ScheduleTerms
+from stackshiftd.core.decide.ticks import clock_of, zone_of
 from stackshiftd.core.records import QueueTerms, RetryTerms
 from stackshiftd.worker.code_files import ModuleSource, sources
 from stackshiftd.worker.frames import FailedModule, JobFacts
@@ -146,6 +146,9 @@ def _facts(job: Job) -> JobFacts:
         deadline_ms=job.deadline_ms,
         on_failure=job.on_failure,
         on_success=job.on_success,
+        expect=_expectation(job),
+        max_runtime_ms=job.max_runtime_ms,
+        heartbeat=job.heartbeat,
         idempotency_ttl_ms=job.idempotency_ttl_ms,
         schema=_schema(job),
         schedule=_schedule(job),
@@ -159,6 +162,17 @@ def _schema(job: Job) -> dict[str, Any] | None:
         return payload_types.schema(job.payload_type)
     except Usage as bad:
         raise BadConfiguration(f"the payload of job {job.name!r}: {bad.message}") from bad
+
+
+def _expectation(job: Job) -> ExpectationTerms | None:
+    """What is expected of the job, after checking its time zone. Raises `BadConfiguration`."""
+    if not job.expect:
+        return None
+    try:
+        zone_of(job.expect_timezone)
+    except StackshiftError as bad:
+        raise BadConfiguration(f"job {job.name!r}: {bad.message}", hint=bad.hint) from bad
+    return ExpectationTerms(job.expect, job.expect_timezone)
 
 
 def _schedule(job: Job) -> ScheduleTerms | None:

@@ -64,6 +64,7 @@ from stackshiftd.worker.lease import Lease
 from stackshiftd.worker.literals import Literals
 from stackshiftd.worker.loop_port import LoopPort
 from stackshiftd.worker.looped import LoopedExecution, call_handler
+from stackshiftd.worker.notices.job import NOTIFY
 from stackshiftd.worker.output import program_output
 from stackshiftd.worker.output.log_file import MAX_BYTES, MAX_PROGRAM_BYTES, LogFile
 from stackshiftd.worker.output.program_output import ProgramPipes
@@ -89,7 +90,7 @@ SCRIPT_PATIENCE: Final = 20
 """How much longer than by another handler a wait is kept by a script, which costs more to run
 again."""
 
-_BUILT_IN: Final = {each.name: each for each in (EXEC, SH)}
+_BUILT_IN: Final = {each.name: each for each in (EXEC, SH, NOTIFY)}
 GC_THRESHOLD: Final = (5_000, 20, 20)
 
 

@@ -55,14 +55,14 @@ def read_payload(text: bytes, terms: SecretTerms, known: Secrets) -> Any:
         known.hide(islice(_hidden(value, terms.redact), MAX_HIDDEN), REDACTED)
     if _MAY_NAME.search(text) is None:
         return value
-    resolved: dict[Reference, Secret] = {}
+    found: dict[Reference, Secret] = {}
 
     def resolve(reference: Reference) -> Secret:
-        if reference not in resolved:
-            if len(resolved) == MAX_REFERENCES:
+        if reference not in found:
+            if len(found) == MAX_REFERENCES:
                 raise SecretUnavailable(f"the payload names more than {MAX_REFERENCES} secrets")
-            resolved[reference] = _resolved(reference, terms)
-        return resolved[reference]
+            found[reference] = resolved(reference, terms)
+        return found[reference]
 
     return with_secrets(value, resolve)
 
@@ -81,7 +81,8 @@ def unresolved(reference: Reference) -> Secret:
     return Secret("", reference)
 
 
-def _resolved(reference: Reference, terms: SecretTerms) -> Secret:
+def resolved(reference: Reference, terms: SecretTerms) -> Secret:
+    """The secret that `reference` names. Raises `SecretUnavailable`."""
     if reference.kind == ENV:
         return Secret(_variable(reference.name, terms), reference)
     return Secret(_content(reference.name, terms), reference)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 
 from core.histories.state_audit import audit_lines, audit_stored
+from stackshiftd.core.state.alerts import MOST_NAMED, OVERFLOW, group_id, is_message
 from stackshiftd.core.state.queues import Place, Queue, Turn
 from stackshiftd.core.state.state import (
     AFTER,
     DEADLINE,
+    LATE,
     PENDING,
     TTL,
     CallKind,
@@ -38,6 +40,7 @@ def audit(state: State) -> None:
     assert not state.timers or state.timers[0] in due, "the first timer must be live"
 
     audit_stored(state)
+    _audit_alerts(state)
     assert state.dead == sum(run.status is Status.FAILED for run in runs)
     for run in runs:
         assert sorted(run.children) == sorted(
@@ -55,6 +58,18 @@ def audit(state: State) -> None:
         assert held
         for run_id in held:
             assert (state.runs[run_id].job, state.runs[run_id].status) == (job, Status.WAITING)
+
+
+def _audit_alerts(state: State) -> None:
+    alerts = state.alerts
+    for key, group in alerts.groups.items():
+        assert key == group_id(group.target, group.key)
+        assert group.target in alerts.targets
+        assert group.count or group.key != OVERFLOW, "a group of everything holds something"
+        assert sum(group.named.values()) == (group.count if group.key == OVERFLOW else 0)
+        assert len(group.named) <= MOST_NAMED + 1
+    messages = [run for run in state.runs.values() if is_message(run.job)]
+    assert state.undelivered == sum(run.status is Status.FAILED for run in messages)
 
 
 def audit_waits(state: State) -> None:
@@ -168,6 +183,8 @@ def _timers(run: Run) -> list[Timer]:
         found.append(Timer(run.expires_us, run.id, limit=TTL))
     if run.preceded_us and run.status is Status.WAITING:
         found.append(Timer(run.preceded_us, run.id, limit=AFTER))
+    if run.max_runtime_ms and run.begun_us and not run.late_us:
+        found.append(Timer(run.begun_us + run.max_runtime_ms * 1000, run.id, limit=LATE))
     if run.deadline_us:
         found.append(Timer(run.deadline_us, run.id, limit=DEADLINE))
     if run.status is Status.SCHEDULED:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stackshiftd.core.state.events import Kept, address_of
-from stackshiftd.core.state.expiry import EVENT, LOCK, STATE, Expiry
+from stackshiftd.core.state.expiry import EVENT, EXPECTATION, GROUP, LOCK, STATE, Expiry
 from stackshiftd.core.state.locks import Holding, Lock, place_of, token_json
 from stackshiftd.core.state.state import CallKind, Phase, Run, State
 
@@ -35,6 +35,10 @@ def _ends(state: State) -> set[Expiry]:
     for key, lock in state.locks.items():
         if lock.holding is not None and lock.holding.expires_us:
             found.add(Expiry(lock.holding.expires_us, LOCK, key))
+    alerts = state.alerts
+    found |= {Expiry(group.until_us, GROUP, key) for key, group in alerts.groups.items()}
+    expected = alerts.expectations.items()
+    found |= {Expiry(each.due_us, EXPECTATION, job) for job, each in expected if each.due_us}
     return found | {Expiry(e.expires_us, EVENT, e.id) for e in state.events.kept.values()}
 
 

@@ -39,6 +39,8 @@ LIMITS: Final = (None, None, None, None, None, None, "1s", "5m")
 """For a run to begin, or to end."""
 RATES: Final = ((0, 0), (7, 3000), (1, 10_000))
 """Starts, in so many milliseconds; none, for no rate."""
+ALERTS: Final = ["failed", "recovered", "late", "missing", "daemon_stopped"]
+EXPECTED: Final = ("every 10s", "every 3h", "hourly by :15", "daily by 03:00")
 SIZES: Final = (0, 1, 5000)
 """Of bodies; the last is not kept in memory."""
 
@@ -109,6 +111,7 @@ class Histories(RuleBasedStateMachine):
                 even_if_failed=pick % 2 == 0,
                 on_failure=FOLLOW_UP if pick % 11 < 3 else None,
                 on_success=FOLLOW_UP if pick % 13 < 2 else None,
+                max_runtime=LIMITS[pick // 3 % len(LIMITS)],
                 ttl=LIMITS[pick % len(LIMITS)],
                 deadline=LIMITS[pick // 9 % len(LIMITS)],
             )
@@ -302,6 +305,26 @@ class Histories(RuleBasedStateMachine):
         office = r.QueueTerms(key_concurrency=pick % 3 or None)
         queues = {"media": media, "office": office} if pick % 5 else {"office": office}
         self.story.declare(by, **queues)
+
+    @rule(names=st.sets(st.sampled_from(("ops", "mail"))), pick=picks)
+    def notify(self, names: set[str], pick: int) -> None:
+        """The file says something else of who is told of alerts."""
+        terms = r.NotifyTerms(
+            on=ALERTS[: pick % 5 + 1] if pick % 3 else ALERTS,
+            jobs=["re*"] if pick % 5 == 0 else [],
+            quiet_ms=(1000, 300_000)[pick % 2],
+            most=pick % 3 + 1,
+            per_ms=(10_000, 3_600_000)[pick // 2 % 2],
+            max_attempts=pick % 2 + 1,
+        )
+        self.story.notify(**dict.fromkeys(names, terms))
+        assert self.story.state.alerts.targets.keys() == names
+
+    @rule(jobs=st.sets(st.sampled_from(JOBS)), pick=picks)
+    def expect(self, jobs: set[str], pick: int) -> None:
+        """The modules say something else of what is expected."""
+        self.story.expect(dict.fromkeys(jobs, EXPECTED[pick % len(EXPECTED)]))
+        assert self.story.state.alerts.expectations.keys() == jobs
 
     @rule(jobs=st.sets(st.sampled_from(JOBS), min_size=1))
     def define(self, jobs: set[str]) -> None:

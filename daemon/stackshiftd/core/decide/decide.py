@@ -14,11 +14,13 @@ from typing import Final
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.decide import (
+    alerts,
     clock,
     dead_letter,
     ends,
     entries,
     events,
+    expectations,
     locks,
     moves,
     queues,
@@ -133,6 +135,9 @@ _BY_TYPE: Final[dict[type[c.Command], Decide]] = {
     c.DefineJobs: runs.define_jobs,
     c.DefineQueues: queues.define,
     c.DefineSchedules: schedules.define,
+    c.DefineNotify: alerts.define,
+    c.DefineExpectations: expectations.define,
+    c.NoteStopping: alerts.stopping,
     c.SetClockBack: clock.set_back,
     c.NoteSnapshot: _note_snapshot,
     c.NoteRecovery: _note_recovery,

@@ -15,6 +15,7 @@ from msgspec import Raw
 from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
+from stackshiftd.core.decide.alerts import cut_off, of_end
 from stackshiftd.core.decide.backoff import admits, next_try_us
 from stackshiftd.core.decide.follow_ups import follow_up
 from stackshiftd.core.decide.lock_release import LockRelease, holds
@@ -82,6 +83,7 @@ def continue_as(state: State, run: Run, command: c.ContinueRun, now_us: int) -> 
         chain=run.chain or run.id,
         on_failure=run.on_failure,
         on_success=run.on_success,
+        max_runtime_ms=run.max_runtime_ms,
     )
     records = (*release.records, created, completed)
     cancelled = _cancel_orphans(state, run, orphans, now_us, len(records))
@@ -173,8 +175,8 @@ def finish(
     """End the run by `records`. In the same append all waits for it end, the children that are to
     end with it are cancelled, and `also` these, and its locks are released if its handler has
     `stopped` (otherwise they are released when it has). `gone` are the runs that end with it;
-    `before` is the number of records that precede these in the append. Its follow-up is the last
-    record of it."""
+    `before` is the number of records that precede these in the append. Its follow-up and what is
+    told of it come last."""
     following = follow_up(state, run, end.status, end.result, end.error, now_us)
     if following is not None:
         records = tuple(_linked(record, following.run) for record in records)
@@ -183,7 +185,9 @@ def finish(
     release = LockRelease(state, now_us, gone | left)
     if stopped:
         release.release_all(run, before)
-    records = (*release.records, *records)
+    recovered, of_end_told = of_end(state, run, end.status, end.error, now_us)
+    # Before the end: what comes after that is no longer part of the run's timeline.
+    records = (*release.records, *recovered, *records)
     effects: list[Effect] = [*release.effects]
     added: list[r.AnyRecord] = []
     for waiter_id, step in state.awaited.get(run.chain or run.id, ()):
@@ -197,7 +201,7 @@ def finish(
     ended_records = (*records, *added)
     cancelled = _cancel_orphans(state, run, orphans, now_us, before + len(ended_records))
     created = () if following is None else (following,)
-    ending = (*ended_records, *cancelled.records, *created)
+    ending = (*ended_records, *cancelled.records, *created, *of_end_told)
     return Decision(ending, (*effects, *cancelled.effects))
 
 
@@ -270,15 +274,15 @@ def _lost(
     return finish(state, run, records, End("failed", error=error), now_us)
 
 
-def claimed(state: State, _command: c.Claimed, now_us: int) -> Decision:
+def claimed(state: State, command: c.Claimed, now_us: int) -> Decision:
     """Give up all executions: no worker outlives its daemon, so their runs resume under new
     tokens."""
     records: list[r.AnyRecord] = []
-    for run in state.runs.values():
-        if run.token:
-            loss = _lost(state, run, "the daemon went away", True, now_us, len(records))
-            records.extend(loss.records)
-    return Decision(tuple(records))
+    executing = [run for run in state.runs.values() if run.token]
+    for run in executing:
+        loss = _lost(state, run, "the daemon went away", True, now_us, len(records))
+        records.extend(loss.records)
+    return Decision((*records, *cut_off(state, len(executing), command.last_us, now_us)))
 
 
 def cancel_run(state: State, command: c.CancelRun, now_us: int) -> Decision:

@@ -33,7 +33,7 @@ def follow_up(
     if terms is None:
         return None
     return r.RunCreated(
-        run=_id(run.id, state.seq, now_us),
+        run=derived_id(f"{run.id} {state.seq}", now_us),
         job=terms.job,
         queue=terms.queue,
         payload=Raw(_payload(run, status, bytes(result), error, now_us)),
@@ -47,10 +47,10 @@ def follow_up(
     )
 
 
-def _id(run: str, seq: int, now_us: int) -> str:
-    """An id like any other (a ULID), made of what is known here: a run ends at most once at one
-    place in the journal."""
-    chance = int.from_bytes(sha256(f"{run} {seq}".encode()).digest()[:10], "big")
+def derived_id(origin: str, now_us: int) -> str:
+    """An id like any other (a ULID), made of what is known here. `origin` is why there is a run,
+    and the place in the journal: a run ends at most once at one place."""
+    chance = int.from_bytes(sha256(origin.encode("utf-8", "surrogatepass")).digest()[:10], "big")
     ulid = (now_us // 1000) << 80 | chance
     return "run_" + "".join(_ALPHABET[ulid >> shift & 31] for shift in range(125, -1, -5))
 
@@ -72,7 +72,7 @@ def _payload(run: Run, status: str, result: bytes, error: r.Error | None, now_us
         "status": status,
         "attempt": run.attempt,
         **bodies,
-        "error": _error(error),
+        "error": shown_error(error),
         "labels": run.labels,
         "created_at": rfc3339(run.created_us),
         "finished_at": rfc3339(now_us),
@@ -97,7 +97,7 @@ def _body(body: Body) -> bytes | None:
     return body
 
 
-def _error(error: r.Error | None) -> dict[str, Any] | None:
+def shown_error(error: r.Error | None) -> dict[str, Any] | None:
     """The error as a run object has it, bounded."""
     if error is None:
         return None

@@ -6,11 +6,20 @@ from typing import Final
 
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
-from stackshiftd.core.decide import deadlines, entries, events, locks, predecessors, waits
+from stackshiftd.core.decide import (
+    alerts,
+    deadlines,
+    entries,
+    events,
+    expectations,
+    locks,
+    predecessors,
+    waits,
+)
 from stackshiftd.core.decide.ends import attempt_failed, end_wait
 from stackshiftd.core.effects import NOTHING, Decision, Stop
-from stackshiftd.core.state.expiry import EVENT, LOCK
-from stackshiftd.core.state.state import AFTER, TTL, CallKind, Phase, Run, State, Status
+from stackshiftd.core.state.expiry import EVENT, EXPECTATION, GROUP, LOCK
+from stackshiftd.core.state.state import AFTER, LATE, TTL, CallKind, Phase, Run, State, Status
 
 _TOO_LONG: Final = c.Verdict(kinds=[[f"builtins.{cls.__name__}" for cls in TimeoutError.mro()]])
 
@@ -26,6 +35,8 @@ def tick(state: State, command: c.Tick, now_us: int) -> Decision:
     run = state.runs[timer.run]
     if timer.limit == AFTER:
         return predecessors.proceed(state, run, now_us)
+    if timer.limit == LATE:
+        return alerts.late(state, run, now_us)
     if timer.limit:
         over = deadlines.expire if timer.limit == TTL else deadlines.exceed
         return over(state, run, now_us)
@@ -56,4 +67,8 @@ def _expire(state: State, command: c.Tick, now_us: int) -> Decision:
         return events.expire(state, expiry.key)
     if expiry.what == LOCK:
         return locks.expire(state, expiry.key, now_us)
+    if expiry.what == GROUP:
+        return alerts.group_is_over(state, expiry.key, now_us)
+    if expiry.what == EXPECTATION:
+        return expectations.judge(state, expiry.key, now_us)
     return entries.expire(state, expiry.key, now_us, command.remember_ms)

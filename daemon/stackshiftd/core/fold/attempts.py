@@ -25,6 +25,7 @@ def _dispatched(state: State, entry: r.Entry, record: r.AttemptStarted | r.Attem
     run.code = record.code
     run.since_us = entry.at_us
     run.started_us = run.started_us or entry.at_us
+    run.begun_us = run.begun_us or entry.at_us
     run.next_is_new = False
     run.expires_us = 0
     run.progressed = False
@@ -36,6 +37,7 @@ def _dispatched(state: State, entry: r.Entry, record: r.AttemptStarted | r.Attem
         for name in [name for name, step in run.calls.items() if step.phase is Phase.GONE]:
             del run.calls[name]
         locks.renew(state, run, entry.seq)
+    state.expect_end(run)
     if run.timeout_ms:
         left_us = run.timeout_ms * 1000 - run.spent_us
         state.set_timer(entry.at_us + max(left_us, 0), run.id, token=run.token)

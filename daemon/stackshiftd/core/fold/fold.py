@@ -16,7 +16,7 @@ from msgspec import Raw
 
 from stackshift_jobs.values.durations import from_rfc3339
 from stackshiftd.core import records as r
-from stackshiftd.core.fold import attempts, calls, entries, events, locks, runs, schedules
+from stackshiftd.core.fold import alerts, attempts, calls, entries, events, locks, runs, schedules
 from stackshiftd.core.state.state import Progress, Run, State
 
 
@@ -40,6 +40,7 @@ def fold(state: State, entry: r.Entry) -> None:
 def _opened(state: State, entry: r.Entry, record: r.JournalOpened) -> None:
     state.epoch = record.epoch
     state.leads.begin(entry.seq, record.host)
+    alerts.opened(state)
     locks.forget_clients(state)
 
 
@@ -49,6 +50,7 @@ def _nothing(_state: State, _entry: r.Entry, _record: Any) -> None:
 
 def _clock_set_back(state: State, _entry: r.Entry, record: r.ClockSetBack) -> None:
     state.set_clock_back(from_rfc3339(record.before))
+    alerts.set_clock_back(state)
 
 
 def _queue_changed(state: State, _entry: r.Entry, record: r.QueueChanged) -> None:
@@ -73,7 +75,6 @@ _BY_TYPE: Final[dict[type[r.Record], Callable[[State, r.Entry, Any], None]]] = {
     r.JournalOpened: _opened,
     r.JournalRecovered: _nothing,
     r.JournalWatermark: _nothing,
-    r.JournalClosed: _nothing,
     r.SnapshotTaken: _nothing,
     r.ProgressReported: _progress_reported,
     r.ClockSetBack: _clock_set_back,
@@ -87,6 +88,7 @@ _BY_TYPE: Final[dict[type[r.Record], Callable[[State, r.Entry, Any], None]]] = {
     **locks.BY_TYPE,
     **events.BY_TYPE,
     **schedules.BY_TYPE,
+    **alerts.BY_TYPE,
 }
 
 

@@ -13,10 +13,12 @@ from typing import Any, Final, TypeVar
 
 from stackshift_jobs.values.durations import from_rfc3339
 from stackshiftd.core import records as r
+from stackshiftd.core.fold import alerts
 from stackshiftd.core.fold.attempts import drop_finished, forget_failed, free_slot
 from stackshiftd.core.fold.calls import await_call, forget_waits
 from stackshiftd.core.fold.recorded import keep, size
 from stackshiftd.core.fold.transitions import move
+from stackshiftd.core.state.alerts import is_message
 from stackshiftd.core.state.state import (
     AFTER,
     PENDING,
@@ -69,6 +71,7 @@ def created(state: State, entry: r.Entry, record: r.RunCreated, source: Run | No
         even_if_failed=record.even_if_failed,
         on_failure=record.on_failure,
         on_success=record.on_success,
+        max_runtime_ms=record.max_runtime_ms,
     )
     if run.deadline_us:
         run.deadline_span_us = run.deadline_us - run.place_us
@@ -226,6 +229,8 @@ def _completed(state: State, entry: r.Entry, record: r.RunCompleted) -> None:
     run.continued_as = record.continued_as
     run.follow_up = record.follow_up
     free_slot(state, run, entry.at_us)
+    if run.continued_as is None:
+        alerts.succeeded(state, run, entry.at_us)
     _finish(state, run, entry, "run.completed")
 
 
@@ -236,7 +241,8 @@ def _failed(state: State, entry: r.Entry, record: r.RunFailed) -> None:
     if record.step is not None:
         run.calls.pop(record.step, None)
         run.failed_step = record.step
-    state.dead += 1
+    _count_dead(state, run, 1)
+    alerts.failed(state, run, entry.at_us)
     _finish(state, run, entry, "run.failed")
 
 
@@ -269,7 +275,7 @@ def retried(state: State, entry: r.Entry, record: r.RunRetried, rebuilt: Run | N
     memory."""
     run = state.runs.get(record.run)
     if run is not None:
-        state.dead -= run.status is Status.FAILED
+        _count_dead(state, run, -(run.status is Status.FAILED))
     else:
         assert rebuilt is not None, f"{record.run} is retried without its records"
         run = rebuilt
@@ -295,6 +301,7 @@ def retried(state: State, entry: r.Entry, record: r.RunRetried, rebuilt: Run | N
     run.attempts_before = run.attempt
     run.next_is_new = True
     run.finished_us = run.spent_us = run.deaths = 0
+    run.begun_us = run.late_us = 0
     run.error = run.result = None
     run.cancelled = run.failed_predecessor = run.follow_up = None
     run.after = []
@@ -323,12 +330,18 @@ def _without(steps: dict[str, T], forgotten: list[str]) -> dict[str, T]:
 def _removed(state: State, _entry: r.Entry, record: r.RunRemoved) -> None:
     run = state.runs.pop(record.run, None)
     if run is not None and run.status is Status.FAILED:
-        state.dead -= 1
+        _count_dead(state, run, -1)
 
 
 def _discarded(state: State, _entry: r.Entry, record: r.RunDiscarded) -> None:
+    _count_dead(state, state.runs[record.run], -1)
     state.leave(record.run)
-    state.dead -= 1
+
+
+def _count_dead(state: State, run: Run, more: int) -> None:
+    state.dead += more
+    if is_message(run.job):
+        state.undelivered += more
 
 
 BY_TYPE: Final[dict[type[r.Record], Callable[[State, r.Entry, Any], None]]] = {

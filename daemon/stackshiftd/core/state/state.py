@@ -33,9 +33,10 @@ from stackshiftd.core.records import (
     RunLimits,
     RunPreceded,
 )
+from stackshiftd.core.state.alerts import Alerts
 from stackshiftd.core.state.entries import Values
 from stackshiftd.core.state.events import Events, address_of
-from stackshiftd.core.state.expiry import EVENT, LOCK, Expiry
+from stackshiftd.core.state.expiry import EVENT, EXPECTATION, GROUP, LOCK, Expiry
 from stackshiftd.core.state.heap import Heap
 from stackshiftd.core.state.leads import Leads
 from stackshiftd.core.state.locks import Lock
@@ -287,6 +288,12 @@ class Run(msgspec.Struct):
     """What it starts by its end."""
     follow_up: str | None = None
     """The run that it has started by its end."""
+    max_runtime_ms: int = 0
+    """How long after it began it is late; 0 for never."""
+    begun_us: int = 0
+    """When it began, or began again after a person retried it; 0 until it does."""
+    late_us: int = 0
+    """When it was found to be late, since then; 0 if it was not."""
     locks: tuple[str, ...] = ()
     """Keys of the locks that it holds."""
 
@@ -317,14 +324,16 @@ class KeyEntry(msgspec.Struct, frozen=True):
 
 
 AFTER: Final = "after"
+LATE: Final = "late"
 TTL: Final = "ttl"
 DEADLINE: Final = "deadline"
 
 
 class Timer(msgspec.Struct, frozen=True, order=True, gc=False):
     """Something is due at `due_us`. `step` is empty for the run itself; `token` is 0 except for the
-    timeout of an execution. `limit` is `TTL` or `DEADLINE` if the run itself is over then,
-    and `AFTER` if what follows from the end of the runs before it is to be decided."""
+    timeout of an execution. `limit` is `TTL` or `DEADLINE` if the run itself is over then, `LATE`
+    if it takes too long then, and `AFTER` if what follows from the end of the runs before it is to
+    be decided."""
 
     due_us: int
     run: str
@@ -337,6 +346,7 @@ class State:
     """Everything the core knows. Anyone may read it; only `fold` changes it."""
 
     __slots__ = (
+        "alerts",
         "awaited",
         "chains",
         "dead",
@@ -362,6 +372,7 @@ class State:
         "suspects",
         "throttled",
         "timers",
+        "undelivered",
         "unique",
         "values",
     )
@@ -375,6 +386,8 @@ class State:
         self.finished = 0
         """How many runs have ever finished."""
         self.dead = 0
+        self.undelivered = 0
+        """How many of these are messages about alerts."""
         self.runs: dict[str, Run] = {}
         self.order = Order()
         """The runs in the order of their creation."""
@@ -405,8 +418,9 @@ class State:
         self.values = Values()
         self.locks: dict[str, Lock] = {}
         self.events = Events()
+        self.alerts = Alerts()
         self.expiries: Heap[Expiry] = Heap()
-        """When `values`, `locks` and `events` expire."""
+        """When `values`, `locks` and `events` expire, and something of `alerts` is due."""
 
     # --- Queries ---------------------------------------------------------------------------
 
@@ -637,6 +651,11 @@ class State:
         if run.deadline_us:
             self.set_timer(run.deadline_us, run.id, limit=DEADLINE)
 
+    def expect_end(self, run: Run) -> None:
+        """Set the timer by which it is late, if it can be."""
+        if run.max_runtime_ms and not run.late_us:
+            self.set_timer(run.begun_us + run.max_runtime_ms * 1000, run.id, limit=LATE)
+
     def settle_timers(self) -> None:
         """Bring a live timer to the head."""
         self.timers.settle(self._is_live)
@@ -647,6 +666,8 @@ class State:
             return False
         if timer.limit == AFTER:
             return run.preceded_us == timer.due_us and run.status is Status.WAITING
+        if timer.limit == LATE:
+            return not run.late_us and timer.due_us == run.begun_us + run.max_runtime_ms * 1000
         if timer.limit:
             return timer.due_us == (run.expires_us if timer.limit == TTL else run.deadline_us)
         if timer.token:
@@ -673,5 +694,11 @@ class State:
             lock = self.locks.get(expiry.key)
             holding = lock.holding if lock is not None else None
             return holding is not None and holding.expires_us == expiry.due_us
+        if expiry.what == GROUP:
+            group = self.alerts.groups.get(expiry.key)
+            return group is not None and group.until_us == expiry.due_us
+        if expiry.what == EXPECTATION:
+            expectation = self.alerts.expectations.get(expiry.key)
+            return expectation is not None and expectation.due_us == expiry.due_us
         value = self.values.by_key.get(expiry.key)
         return value is not None and value.lives and value.expires_us == expiry.due_us

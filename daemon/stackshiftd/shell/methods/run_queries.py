@@ -7,6 +7,7 @@ one begins.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -105,8 +106,10 @@ class RunQueries:
         logs: Path,
         run_waits: RunWaits,
         machine: str,
+        expectation: Callable[[str], dict[str, Any] | None],
     ) -> None:
         self._machine = machine
+        self._expectation = expectation
         self._catalog = catalog
         self._lookup = lookup
         self._view = view
@@ -264,6 +267,8 @@ class RunQueries:
             "deadline_ms": job.deadline_ms,
             "on_failure": job.on_failure or None,
             "on_success": job.on_success or None,
+            "max_runtime_ms": job.max_runtime_ms,
+            "heartbeat": bool(job.heartbeat),
             "idempotency_ttl_ms": self._catalog.key_ttl_ms(job),
             "schedule": job.schedule and shown_terms(job.schedule),
         }
@@ -278,5 +283,6 @@ class RunQueries:
             "timeout_ms": job.timeout_ms,
             "code": job.code,
             "schema": job.schema,
+            "expectation": self._expectation(job.name),
             "cron": job.schedule and job.schedule.schedule,
         }

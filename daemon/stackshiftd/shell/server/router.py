@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
@@ -14,7 +15,7 @@ from msgspec.json import Decoder
 
 from stackshift_jobs.calls.methods import METHODS
 from stackshift_jobs.errors import DatabaseUnavailable, DiskFull, StackshiftError, Usage
-from stackshift_jobs.values.durations import parse_time
+from stackshift_jobs.values.durations import parse_time, rfc3339
 from stackshift_jobs.version import PROTOCOL, __version__
 from stackshiftd.history.index import History, Rebuilding
 from stackshiftd.shell.catalog import Catalog
@@ -33,6 +34,8 @@ from stackshiftd.shell.workers.pool import Pool
 
 log = logging.getLogger("stackshiftd.router")
 
+MAX_TROUBLES: Final = 100
+"""The most jobs in trouble that `daemon.status` shows."""
 MAX_QUEUES: Final = 1000
 """The most queues that `daemon.status` shows; `queue.list` has them all."""
 _encode: Final = msgspec.json.Encoder().encode
@@ -391,6 +394,11 @@ class Router:
             "workers": workers,
             "hosts": self._pool().hosts_shown(),
             "dead": state.dead,
+            "undelivered": state.undelivered,
+            "troubles": [
+                {"job": job, "alert": trouble.alert, "since": rfc3339(trouble.since_us)}
+                for job, trouble in islice(sorted(state.alerts.troubles.items()), MAX_TROUBLES)
+            ],
             "journal_bytes": stats.get("bytes"),
             "disk_free_bytes": disk.spare_bytes,
             "changed_files": self._catalog.code.changed(),

@@ -18,7 +18,7 @@ import msgspec
 
 from stackshift_jobs.errors import NotFound, Usage
 from stackshift_jobs.values.durations import parse_time
-from stackshift_jobs.values.names import RUN_ID
+from stackshift_jobs.values.names import NOTIFY_JOB, RUN_ID
 from stackshiftd.core import records as r
 from stackshiftd.core.commands import StartRun
 from stackshiftd.core.records import Entry, entry_from_json, entry_json
@@ -151,13 +151,19 @@ class Lookup:
         statuses = frozenset(("failed",)) if failed else None
         newest: tuple[int, str] = (0, "")
         for row in self._history.newest(Filters(statuses=statuses, is_root=True), LOOK_BACK):
+            if row.job == NOTIFY_JOB:
+                continue
             live = self.live(row.id)
             if not failed or live is None or live.status is Status.FAILED:
                 newest = (row.created_seq, row.id)
                 break
         leaving = sorted(self._engine.departures.finishing.values(), key=_newest_first)
         for run in heapq.merge(self.in_memory(), leaving, key=_newest_first):
-            if run.parent is None and (not failed or run.status is Status.FAILED):
+            if (
+                run.parent is None
+                and run.job != NOTIFY_JOB
+                and (not failed or run.status is Status.FAILED)
+            ):
                 newest = max(newest, (run.created_seq, run.id))
                 break
         if not newest[1]:

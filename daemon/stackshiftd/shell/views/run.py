@@ -34,7 +34,7 @@ _FIELD_ORDER: Final = (
     "id job queue status attempt max_attempts priority payload result error idempotency_key labels "
     "created_at scheduled_at started_at finished_at duration_ms waiting_for why why_code code "
     "parent dead unique expires_at deadline_at continues continued_as forked_from "
-    "progress follow_up"
+    "progress follow_up late_at"
 )
 RUN_FIELDS: Final = tuple(_FIELD_ORDER.split())
 """Every field of a run object; all of them are always present."""
@@ -162,6 +162,7 @@ class View:
             "forked_from": run.forked_from,
             "progress": None if done else _progress(run.progress),
             "follow_up": run.follow_up,
+            "late_at": None if done else _time(run.late_us),
         }
 
     def of_row(self, row: RunRow) -> dict[str, Any]:
@@ -209,6 +210,7 @@ class View:
             "forked_from": row.forked_from,
             "progress": None,
             "follow_up": ended.follow_up if ended is not None else None,
+            "late_at": None,
         }
 
 

@@ -1,0 +1,1 @@
+"""Messages about alerts: what they say, and how they are delivered."""

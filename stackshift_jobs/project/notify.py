@@ -1,0 +1,119 @@
+"""`[notify.NAME]` and `[heartbeat]`: how what they say is read.
+
+A destination and its token may be secrets, so they can be references, `{"$env" = "NAME"}` or
+`{"$file" = "path"}`, which a worker resolves when it sends. Nothing of them is ever recorded.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from stackshift_jobs.project.settings import Kind
+from stackshift_jobs.values.secrets import Reference, reference_of
+
+ALERTS: Final = ("failed", "late", "missing", "recovered", "daemon_stopped")
+"""What there is to be told."""
+SCHEMES: Final = ("ntfy", "slack", "mailto", "https", "http")
+MAX_URL: Final = 2048
+
+
+def _destination(value: object) -> str | Reference:
+    reference = reference_of(value)
+    if reference is not None:
+        return reference
+    if not isinstance(value, str) or problem_of(value):
+        raise ValueError(
+            'a destination: "ntfy://ntfy.sh/TOPIC", "slack://hooks.slack.com/services/…", '
+            '"mailto:NAME@HOST", "https://…", or { "$env" = "NAME" }'
+        )
+    return value
+
+
+def problem_of(url: str) -> str:
+    """Why `url` is not a destination; empty if it is one."""
+    if len(url) > MAX_URL or not url.isprintable() or " " in url:
+        return "it is not a URL"
+    try:
+        parts = urlsplit(url)
+        has_host = bool(parts.hostname) and parts.port != 0
+    except ValueError as bad:
+        return str(bad)
+    if parts.scheme not in SCHEMES:
+        return f"its scheme is none of {', '.join(SCHEMES)}"
+    if parts.scheme == "mailto":
+        names = parts.path.split(",")
+        is_mail = all(0 < name.find("@") < len(name) - 1 and name[0] != "-" for name in names)
+        return "" if is_mail else "it has no mail address"
+    if not has_host:
+        return "it has no host"
+    if parts.scheme == "ntfy" and not parts.path.strip("/"):
+        return "it has no topic"
+    return ""
+
+
+def _secret_text(value: object) -> str | Reference:
+    reference = reference_of(value)
+    if reference is not None:
+        return reference
+    if not isinstance(value, str) or not value or not value.isprintable():
+        raise ValueError('text, or { "$env" = "NAME" } or { "$file" = "path" }')
+    return value
+
+
+def _web_address(value: object) -> str | Reference:
+    reference = reference_of(value)
+    if reference is not None:
+        return reference
+    return web_address(value)
+
+
+def web_address(value: object) -> str:
+    """`value`, if it is a URL of http or https. Raises `ValueError`."""
+    is_web = isinstance(value, str) and value.startswith(("https://", "http://"))
+    if not isinstance(value, str) or not is_web or problem_of(value):
+        raise ValueError('a URL, such as "https://hc-ping.com/UUID"')
+    return value
+
+
+def _smtp(value: object) -> str:
+    if isinstance(value, str) and value.isprintable():
+        try:
+            parts = urlsplit(value)
+            if parts.scheme in ("smtp", "smtps") and parts.hostname and parts.password is None:
+                return value if parts.port != 0 else ""
+        except ValueError:
+            pass
+    raise ValueError('a mail server, such as "smtp://USER@mail.example.com:587"')
+
+
+def _alerts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value or not all(each in ALERTS for each in value):
+        raise ValueError(f"a list of {', '.join(ALERTS)}")
+    return tuple(dict.fromkeys(value))
+
+
+def _patterns(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(
+        isinstance(each, str) and each and each.isprintable() for each in value
+    ):
+        raise ValueError('a list of names or patterns, such as ["import", "shop.*"]')
+    return tuple(value)
+
+
+DESTINATION: Final = Kind("destination", _destination)
+SECRET_TEXT: Final = Kind("text or secret", _secret_text)
+WEB_ADDRESS: Final = Kind("URL", _web_address)
+SMTP: Final = Kind("mail server", _smtp)
+ALERT_NAMES: Final = Kind("list of alerts", _alerts)
+PATTERNS: Final = Kind("list of patterns", _patterns)
+
+
+def masked(to: Any) -> str:
+    """A destination as it may be shown: without what only those who send there should know."""
+    if isinstance(to, Reference):
+        return f'{{ "{to.kind}" = "{to.name}" }}'
+    parts = urlsplit(str(to))
+    if parts.scheme == "mailto":
+        return str(to)
+    return f"{parts.scheme}://{parts.hostname}/…"
