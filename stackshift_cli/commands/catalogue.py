@@ -345,6 +345,12 @@ _DAEMON_COMMANDS: Final = (
         _YES,
     ),
     command(
+        "daemon dial",
+        "daemon:dial",
+        "Join standard input and output to the daemon: the far end of -C ssh://HOST/DIR.",
+        option("--start", "Start the daemon if none is running."),
+    ),
+    command(
         "daemon logs",
         "daemon:logs",
         "Print the daemon's log.",

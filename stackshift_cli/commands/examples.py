@@ -288,6 +288,9 @@ stackshift cluster handover app-2 → to this one
     "cluster forget": """
 stackshift cluster forget app-3 → a machine that will not come back
 """,
+    "daemon dial": """
+ssh app-1 stackshift -C /srv/shop daemon dial → the far end of -C ssh://app-1/srv/shop
+""",
     "worker join": """
 stackshift worker join → in a container that has the project: more workers for whoever leads
 stackshift worker join --queue gpu --processes 1 --slots 1 → on a machine that the queue needs

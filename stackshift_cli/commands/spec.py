@@ -74,7 +74,7 @@ def command(path: str, run: str, help: str, *parameters: Parameter) -> Command:
 # --- The global options --------------------------------------------------------------------
 
 GLOBALS: Final = (
-    option("-C/--project DIR", "Use the project in DIR."),
+    option("-C/--project DIR", "Use the project in DIR, or at ssh://HOST/DIR."),
     option("--json", "Print JSON; errors also go to stderr as a JSON object."),
     option("-q/--quiet", "Print nothing but errors on stderr."),
     option("-v/--verbose", "Print more; show the traceback of an internal error."),

@@ -27,7 +27,7 @@ from stackshift_cli.errors import UNWRITABLE
 from stackshift_cli.output.safe_text import safe
 from stackshift_jobs.errors import BadConfiguration, DaemonUnavailable, DiskFull, from_json
 from stackshift_jobs.project.discovery import LOG_FILE, read_daemon
-from stackshift_jobs.project.locate import Project
+from stackshift_jobs.project.locate import FarProject, Project
 from stackshift_jobs.wire.unavailable import unavailable
 
 _READY_SECONDS: Final = 60.0
@@ -44,6 +44,10 @@ def start(project: Project, say: Callable[[str], None]) -> int | None:
     `say` receives the daemon's notes, such as a module that cannot be imported. Raises the error
     that kept the daemon from starting, as the daemon reports it.
     """
+    if isinstance(project, FarProject):
+        from stackshift_jobs.wire import ssh
+
+        return ssh.start(project)
     import subprocess
 
     from stackshift_cli.daemon.boot import started_as_service

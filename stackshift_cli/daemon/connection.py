@@ -9,6 +9,7 @@ deadline if its caller gave one; what has arrived but was not read yet is bounde
 
 from __future__ import annotations
 
+import os
 import select
 from collections import deque
 from time import monotonic
@@ -28,7 +29,6 @@ from stackshift_jobs.wire.unix_socket import connect
 
 TYPE_CHECKING = False  # See `errors`: loading `typing` takes too long here.
 if TYPE_CHECKING:
-    import os
     import socket
     from collections.abc import Iterator, Mapping
     from typing import Any, Final
@@ -77,7 +77,8 @@ class Connection:
     @property
     def peer_pid(self) -> int:
         """The daemon's process id; 0 if it runs where we do not see processes."""
-        return peer_pid(self._sock)
+        pid = peer_pid(self._sock)
+        return pid if pid != os.getpid() else 0  # One that we have made leads to another machine.
 
     def wait_end(self) -> None:
         """Wait until the daemon ends the connection, for as long as that takes."""

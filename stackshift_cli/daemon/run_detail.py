@@ -42,7 +42,7 @@ def fetch(session: Session, run: str, logs: bool = False, tree: bool = False) ->
     """The run `run`; with `logs` all of its log, with `tree` also the timelines of its children,
     with both their logs. Raises `NotFound`."""
     found = session.detail(run)
-    shown = Shown(found, root=str(session.project.root))
+    shown = Shown(found, root=session.project.root_text)
     found["children"] = children(session, found, tree)
     if logs and tree:
         for child in found["children"].values():

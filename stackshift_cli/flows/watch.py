@@ -57,7 +57,7 @@ def failure(session: Session, run: dict[str, Any]) -> list[str]:
     traceback = str((run.get("error") or _NO_ERROR).get("traceback") or "")
     if session.options.verbose:
         return traceback.splitlines()
-    return summary(traceback, str(session.project.root))
+    return summary(traceback, session.project.root_text)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from stackshift_cli.output import messages
 from stackshift_cli.output.safe_text import safe
 from stackshift_cli.output.terminal import draws
 from stackshift_cli.render import tsv
-from stackshift_jobs.errors import DaemonUnavailable
+from stackshift_jobs.errors import DaemonUnavailable, StackshiftError
 from stackshift_jobs.project.discovery import LOG_FILE, DaemonInfo, announcements, is_held
 from stackshift_jobs.wire.unavailable import BROKEN, OTHER_PROTOCOL, unavailable
 
@@ -54,6 +54,29 @@ def start(session: Session, _given: Given) -> int:
     if status["mode"] != "serving":
         session.say(f"note: only reads are served: {safe(status['read_only_because'])}")
     return reload_report.say_failed(session, status["failed_modules"])
+
+
+def dial(session: Session, given: Given) -> int:
+    """`daemon dial [--start]`: join standard input and output to the daemon, after a line of JSON
+    that says whether that was possible. It is what `-C ssh://HOST/DIR` runs there."""
+    from stackshift_cli.daemon import autostart
+    from stackshift_cli.flows.dial import splice, write_all
+    from stackshift_jobs.version import __version__
+    from stackshift_jobs.wire import ssh
+    from stackshift_jobs.wire.unix_socket import connect
+
+    pid = None
+    try:
+        if given.flag("start"):
+            running, pid = autostart.start_and_open(session.project, lambda _note: None)
+            running.close()
+        sock = connect(session.project.data_dir_text)
+    except StackshiftError as refused:
+        write_all(ssh.refusal_line(refused))
+        return refused.exit_status
+    write_all(ssh.dial_line(__version__, pid))
+    splice(sock)
+    return 0
 
 
 def stop(session: Session, given: Given) -> int:

@@ -300,7 +300,7 @@ class AsyncClient:
         return await asyncio.shield(self._connecting)
 
     async def _open(self) -> AsyncLink:
-        sock = await asyncio.to_thread(connect, self.project.data_dir)
+        sock = await asyncio.to_thread(connect, self.project.data_dir_text)
         try:
             _, link = await asyncio.get_running_loop().create_unix_connection(AsyncLink, sock=sock)
         except BaseException:

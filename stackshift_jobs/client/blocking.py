@@ -302,7 +302,7 @@ class Client:
                 if self._link.end is None:
                     return self._link
                 self._lost_at, self._link = self._link.ended_at, None
-            self._link = Link(connect(self.project.data_dir))
+            self._link = Link(connect(self.project.data_dir_text))
             return self._link
 
     def _launch(self, batch: Batch) -> tuple[Link, Flight] | None:

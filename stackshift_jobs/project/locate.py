@@ -76,6 +76,53 @@ class Project:
         return self.root / CONFIG_FILE
 
 
+class FarProject(Project):
+    """The project at `ssh://[USER@]HOST[:PORT]/DIRECTORY`, on another machine.
+
+    Its daemon is talked to through ssh (`wire.ssh`). Its files are there, so whatever needs them is
+    refused with the command to be given there.
+    """
+
+    __slots__ = ("directory", "host", "port")
+
+    def __init__(self, url: str) -> None:
+        """Raises `BadConfiguration` if `url` is no such address."""
+        import re
+
+        name = r"[^\s@/:-][^\s@/:]*"
+        found = re.fullmatch(rf"ssh://((?:{name}@)?{name})(?::([0-9]{{1,5}}))?(/.+)", url)
+        if found is None:
+            raise BadConfiguration(
+                f"{url} is not the address of a project", hint="write ssh://HOST/srv/shop"
+            )
+        self.host, self.port, path = found[1], found[2], found[3]
+        self.directory = path[1:] if path.startswith("/~/") else path
+        # Paths in tracebacks are those of the machine where the project is.
+        super().__init__(self.directory, url)
+
+    @property
+    def root(self) -> Path:
+        """Not here. Raises `BadConfiguration`."""
+        raise self._elsewhere()
+
+    @property
+    def data_dir(self) -> Path:
+        """Not here. Raises `BadConfiguration`."""
+        raise self._elsewhere()
+
+    @property
+    def config_file(self) -> Path:
+        """Not here. Raises `BadConfiguration`."""
+        raise self._elsewhere()
+
+    def _elsewhere(self) -> BadConfiguration:
+        port = f"-p {self.port} " if self.port else ""
+        return BadConfiguration(
+            f"this needs the files of the project, which are on {self.host}",
+            hint=f"ssh {port}{self.host} stackshift -C {self.directory} …",
+        )
+
+
 def find_project(
     explicit: str | os.PathLike[str] | None = None,
     *,
@@ -86,7 +133,8 @@ def find_project(
     """The project that a program means: the first that is given by one of
 
     `explicit`, `STACKSHIFT_PROJECT`, the nearest of `cwd` and its parents that contains
-    `stackshift.toml`, `default_project` (a function is called only if it is needed).
+    `stackshift.toml`, `default_project` (a function is called only if it is needed). Each but the
+    third may be `ssh://HOST/DIRECTORY`: then it is a `FarProject`.
 
     Raises `NoProject` if none gives one, and `BadConfiguration` if the directory given is not a
     project, or if other users could change it.
@@ -180,6 +228,8 @@ def _is_project(directory: str) -> bool:
 
 def _named(directory: str, here: str | None, source: str, env: Mapping[str, str]) -> Project:
     """The project in `directory`, whose parents are not searched; `source` says who names it."""
+    if directory.startswith("ssh://"):
+        return FarProject(directory)
     root = _absolute(directory, here)
     if not _is_project(root):
         raise BadConfiguration(

@@ -36,7 +36,12 @@ def connect(data_dir: str | os.PathLike[str], timeout: float = 5.0) -> socket.so
 
     Sends on it fail after `timeout` seconds in which the daemon reads nothing. Raises
     `DaemonUnavailable`, or `BadConfiguration` for a socket in a directory that others can enter.
+    That of a project on another machine is reached through ssh, see `wire.ssh`.
     """
+    if os.fspath(data_dir).startswith("ssh://"):
+        from stackshift_jobs.wire import ssh
+
+        return ssh.connect(os.fspath(data_dir))
     info = discovery.read_daemon(data_dir)
     try:
         if info is None:

@@ -44,6 +44,7 @@ DEFAULTS: dict[str, Any] = {
     "cluster.listen": ("0.0.0.0", 7433),
     "cluster.advertise": None,
     "cluster.lead": True,
+    "cluster.lend": True,
     "workers.processes": config.cpu_count(),
     "workers.hosts": ("local",),
     "workers.slots": 16,
@@ -284,7 +285,7 @@ cluster.listen: '7433' | 'a:' | ':1' | 'a:65536' | '::1:80' | '[a]:1' | 7433
 cluster.advertise: 'db' | true
 cluster.lead: 'no'
 workers.processes: 0 | 1025 | '4'
-workers.hosts: [] | 'local' | ['a', 'a'] | ['-oProxyCommand=x'] | ['a b'] | ['']
+workers.hosts: 'local' | ['a', 'a'] | ['-oProxyCommand=x'] | ['a b'] | ['']
 workers.slots: 1.5 | true
 workers.inherit_env: '*'
 workers.path: [] | '' | '/bin:' | ['a:b'] | [''] | 3
