@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         Usage,
     )
     from stackshift_jobs.handler.async_context import AsyncJobContext
+    from stackshift_jobs.handler.cancelling import Cancelling
     from stackshift_jobs.handler.command import CommandResult
     from stackshift_jobs.handler.context import JobContext
     from stackshift_jobs.handler.current_step import step
@@ -62,6 +63,7 @@ _HOME = {
     "BadConfiguration": "errors",
     "Busy": "errors",
     "CancelRun": "retry",
+    "Cancelling": "handler.cancelling",
     "ChildFailed": "errors",
     "Client": "client.blocking",
     "CommandFailed": "errors",
@@ -108,6 +110,7 @@ __all__ = [
     "BadConfiguration",
     "Busy",
     "CancelRun",
+    "Cancelling",
     "ChildFailed",
     "Client",
     "CommandFailed",

@@ -156,6 +156,14 @@ class RunCancelled(StackshiftError):
         self.reason = why.removeprefix("cancelled").removeprefix(": ")
 
 
+class BeingCancelled(StackshiftError):
+    """What the script of a shell job is told once, instead of the answer to its call: its run is
+    being cancelled, gently. (A handler in Python gets `Cancelling`.)"""
+
+    code = "cancelling"
+    exit_status = 7
+
+
 class NonRetryable(StackshiftError):
     """Raise this in a handler or a step to fail without a retry."""
 
@@ -339,6 +347,7 @@ BY_CODE: dict[str, type[StackshiftError]] = {
         Conflict,
         LockHeld,
         LockLost,
+        BeingCancelled,
         PayloadRefused,
         BadConfiguration,
         DaemonUnavailable,

@@ -19,7 +19,15 @@ from stackshift_jobs.values.limits import LINE_MARGIN
 from stackshift_jobs.values.redaction import with_follow_ups
 from stackshift_jobs.version import __version__
 from stackshiftd.core import commands as c
-from stackshiftd.core.effects import Acknowledge, Dispatch, Effect, Granted, Resolve, Stop
+from stackshiftd.core.effects import (
+    Acknowledge,
+    Dispatch,
+    Effect,
+    Granted,
+    Interrupt,
+    Resolve,
+    Stop,
+)
 from stackshiftd.core.records import Entry
 from stackshiftd.core.state.state import Run
 from stackshiftd.core.why import Fleet
@@ -309,6 +317,8 @@ class Daemon:
                 self._locks.granted(effect)
             case Resolve():
                 self._dispatcher.resolve(effect)
+            case Interrupt():
+                self._dispatcher.interrupt(effect)
             case Stop():
                 self._dispatcher.stop(effect)
 

@@ -101,7 +101,15 @@ _RUN_COMMANDS: Final = (
         option("-f/--follow", "Keep printing until the run ends."),
         option("--step S", "Only the output of step S."),
     ),
-    command("runs cancel", "run_changes:cancel", "Cancel runs.", *_SELECTION),
+    command(
+        "runs cancel",
+        "run_changes:cancel",
+        "Cancel runs.",
+        *_SELECTION,
+        option("--gently", "Tell the handler, and let it clean up first."),
+        option("--grace D", "With --gently: cancel it for good after D (default: 30s)."),
+        option("--children", "Cancel all that it has started too, and these first."),
+    ),
     command(
         "runs move",
         "run_changes:move",

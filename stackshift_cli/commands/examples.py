@@ -75,6 +75,7 @@ stackshift runs logs 7k2m9q -f --step import → one step, as it comes
 """,
     "runs cancel": """
 stackshift runs cancel 7k2m9q 4p8x3v → two runs
+stackshift runs cancel 7k2m9q --gently --grace 2m → its handler is told, and cleans up
 stackshift runs cancel --all --job import --status scheduled → all that match, after confirmation
 """,
     "runs count": """

@@ -74,9 +74,16 @@ def pages_of(
             return
 
 
-def change_all(session: Session, given: Given, method: str, verb: str, done: str) -> int:
+def change_all(
+    session: Session,
+    given: Given,
+    method: str,
+    verb: str,
+    done: str,
+    terms: dict[str, Any] | None = None,
+) -> int:
     """Change all runs that match the filters, after confirmation: those that were counted, and none
-    that was created since."""
+    that was created since. `terms` are further params of `method`."""
     filters = run_filters(session, given)
     counted = session.call(method, {**filters, "dry_run": True})
     if counted["count"] == 0 and (given.flag("yes") or can_ask()):
@@ -89,7 +96,7 @@ def change_all(session: Session, given: Given, method: str, verb: str, done: str
         return 0
     until = min(filters.get("until", counted["at"]), counted["at"])  # They sort as text.
     outcome = Outcome(session)
-    outcome.take_all(pages_of(session, method, {**filters, "until": until}))
+    outcome.take_all(pages_of(session, method, {**filters, **(terms or {}), "until": until}))
     session.say(f"{quantity(len(outcome.done), 'run')} {done}")
     return outcome.status
 

@@ -216,8 +216,17 @@ def _run_cancelled(record: Record, _clock: Clock) -> Said:
         "timeout": ": its wait timed out",
         "replaced": ": replaced by a start with its unique key",
         "expired": ": it had not begun within its ttl",
+        "gently": ": its handler has ended after it was told",
+        "grace": ": its handler had not ended within the grace",
     }
     return "cancelled", "run cancelled" + how.get(str(record.get("reason")), "")
+
+
+def _cancel_requested(record: Record, clock: Clock) -> Said:
+    who = " with its parent" if record.get("reason") == "parent" else ""
+    first = record.get("first") or []
+    after = f"; {len(first)} of its runs first" if first else ""
+    return "cancelled", f"cancelling{who}, grace ends at {clock.moment(record['grace_at'])}{after}"
 
 
 def _step_failed(record: Record, clock: Clock) -> Said:
@@ -338,6 +347,7 @@ _WORDS: Final[dict[str, Say]] = {
             "moved": "queued: it was moved to now",
             "after": "queued: the runs before it have ended",
             "job": "queued: its job is defined again",
+            "cancel": "queued: its handler is to be told that it is cancelled",
         },
         "queued",
     ),
@@ -346,6 +356,8 @@ _WORDS: Final[dict[str, Say]] = {
     "run.completed": _run_completed,
     "run.failed": _run_failed,
     "run.cancelled": _run_cancelled,
+    "cancel.requested": _cancel_requested,
+    "cancel.raised": _plain("cancelled", "its handler is told that it is cancelled"),
     "run.retried": _retried,
     "run.late": lambda r, _: (
         "retrying",

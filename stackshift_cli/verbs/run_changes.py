@@ -28,17 +28,35 @@ _MOST_NAMED: Final = 20
 def cancel(session: Session, given: Given) -> int:
     """`runs cancel RUN...|--all`: cancel each; the first that could not be cancelled decides the
     exit status."""
+    terms = _cancel_terms(given)
     if check_selection(given):
-        return change_all(session, given, "run.cancel_all", "cancel", "cancelled")
+        done = "being cancelled" if given.flag("gently") else "cancelled"
+        return change_all(session, given, "run.cancel_all", "cancel", done, terms)
 
     def note(reply: dict[str, Any]) -> None:
-        if not reply["changed"]:
+        cancelling = reply.get("cancelling")
+        if cancelling is not None:
+            again = "" if reply["changed"] else "already "
+            session.say(
+                f"{reply['id']} is {again}being cancelled, its grace ends at "
+                f"{cancelling['grace_ends_at']}"
+            )
+        elif not reply["changed"]:
             outcome = _ALREADY.get(reply["status"], f"is already {reply['status']}")
             if reply.get("continued_as"):
                 outcome += f"; it continues as {reply['continued_as']}"
             session.say(f"{reply['id']} {outcome}")
 
-    return _each(session, given, "run.cancel", {}, note)
+    return _each(session, given, "run.cancel", terms, note)
+
+
+def _cancel_terms(given: Given) -> dict[str, Any]:
+    """The params of `run.cancel` beside the run. Raises `Usage` for a grace without `--gently`."""
+    grace_ms = given.duration_ms("grace")
+    if grace_ms is not None and not given.flag("gently"):
+        raise Usage("--grace requires --gently", hint="what is cancelled at once has no grace")
+    terms: dict[str, Any] = {} if grace_ms is None else {"grace_ms": grace_ms}
+    return terms | {name: True for name in ("gently", "children") if given.flag(name)}
 
 
 def move(session: Session, given: Given) -> int:

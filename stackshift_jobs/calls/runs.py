@@ -58,6 +58,20 @@ class RunPage(list[dict[str, Any]]):
     cursor: str | None = None
 
 
+def cancel_params(run: str, gently: bool, grace: Duration | None, children: bool) -> dict[str, Any]:
+    """The params of `run.cancel`. Raises `Usage` for a grace without `gently`."""
+    params: dict[str, Any] = {"run": run}
+    if gently:
+        params["gently"] = True
+    if grace is not None:
+        if not gently:
+            raise Usage("grace= is for gently=True", hint="what is cancelled at once has none")
+        params["grace_ms"] = milliseconds(grace, "the grace")
+    if children:
+        params["children"] = True
+    return params
+
+
 def wire_time(when: datetime | str) -> str:
     """`when` as RFC 3339 in UTC; a naive time is local."""
     if isinstance(when, datetime):

@@ -24,6 +24,7 @@ from stackshift_jobs.calls.runs import (
     MoveOptions,
     RunPage,
     StartOptions,
+    cancel_params,
     list_params,
     move_params,
     outcome,
@@ -87,9 +88,17 @@ class RunHandle:
             run = {"timed_out": True}
         return outcome(run, self.id, returns)
 
-    def cancel(self) -> bool:
-        """Cancel the run for good; returns False if it was already finished."""
-        return bool(self._client.call("run.cancel", {"run": self.id})["changed"])
+    def cancel(
+        self, *, gently: bool = False, grace: Duration | None = None, children: bool = False
+    ) -> bool:
+        """Cancel the run; returns False if that changed nothing, as when it was already finished.
+
+        With `gently` its handler is told by `Cancelling`, and its steps go on; the run is cancelled
+        when it has ended, or after `grace` (default: 30 s). The runs that it has called are told
+        before it; with `children` all that it has started are cancelled too. Raises `Usage` for a
+        grace without `gently`."""
+        params = cancel_params(self.id, gently, grace, children)
+        return bool(self._client.call("run.cancel", params)["changed"])
 
     def move(self, **where: Unpack[MoveOptions]) -> bool:
         """Move the run, which must be scheduled, queued or retrying, to another time, priority or

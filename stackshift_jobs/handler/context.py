@@ -16,6 +16,7 @@ from typing import Any, Generic, NoReturn, TypeVar, cast
 from uuid import UUID, uuid4
 
 from stackshift_jobs.handler import steps, waits
+from stackshift_jobs.handler.cancelling import Cancelling
 from stackshift_jobs.handler.command import CommandResult, program_of, run_command
 from stackshift_jobs.handler.ports import Port, drive
 from stackshift_jobs.handler.progress import report
@@ -214,6 +215,8 @@ class StepCalls:
                 pool.submit(copy_context().run, one, index, item)
                 for index, item in enumerate(listed)
             ]
+        if self._pass.holds and any(isinstance(each.exception(), Cancelling) for each in futures):
+            self._port.raise_cancel(base)
         return _settled(futures)
 
     def command(

@@ -120,6 +120,13 @@ class Ask(NamedTuple):
     params: bytes
 
 
+class RaiseCancel(NamedTuple):
+    """Record that `Cancelling` is raised in the handler, at the call `step` (empty: not at a call).
+    Answer: `Recorded`; its `body` is `false` if other runs have to end first."""
+
+    step: str
+
+
 class Recorded(NamedTuple):
     """The answer that something is durable. `body` (JSON) is the result of an `Ask`; `error` says
     why it was refused, as on the wire: `{code, message, hint, …}`. `at_us` is when it was recorded.
@@ -170,7 +177,9 @@ class RecordedCall(NamedTuple):
 
 _UNDER_WAY = frozenset(("running", "waiting", "retrying"))
 
-Tell = RecordResult | RecordFailure | RecordValue | Sleep | StartChild | AwaitRun | Ask
+Tell = (
+    RecordResult | RecordFailure | RecordValue | Sleep | StartChild | AwaitRun | Ask | RaiseCancel
+)
 Op = Perform | Park | Tell
 Steps = Generator[Op, Any, Any]
 """A call on `ctx`: yields ops, receives their answers, returns the result of the call."""

@@ -33,6 +33,10 @@ class Port(Protocol):
     def withdraw(self, step: str) -> None:
         """Tell the daemon that nobody waits for the call `step` any more."""
 
+    def raise_cancel(self, step: str) -> None:
+        """Raise `Cancelling`, which is recorded for the call `step`, if the run is to be cancelled
+        gently and its handler was not told."""
+
     def perform(self, op: Perform) -> Any:
         """Returns what the step's function returns, or raises what it raises; `TimeoutError` when
         its time is up."""

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from stackshift_jobs.errors import ReplayError, Usage
 from stackshift_jobs.handler import ops
+from stackshift_jobs.handler.cancelling import Cancelling
 from stackshift_jobs.handler.outcomes import read, recalled
 from stackshift_jobs.handler.ports import (
     AsyncCall,
@@ -82,6 +83,10 @@ class RacePort:
         """See `Port.withdraw`."""
         self._port.withdraw(step)
 
+    def raise_cancel(self, step: str) -> None:
+        """See `Port.raise_cancel`."""
+        self._port.raise_cancel(step)
+
     def progress(self, done: float, total: float | None, message: str) -> None:
         """See `Port.progress`."""
         self._port.progress(done, total, message)
@@ -98,13 +103,19 @@ def first(
     while True:
         looks = _looks(pass_, port, calls, begins=False)
         if not any(look.outcome for look in looks.values()):
+            _raise_cancel(pass_, port, key, looks)
             _forget(pass_, looks)
             looks = _looks(pass_, port, calls, begins=True)
         ended = [name for name, look in looks.items() if look.outcome is not None]
         if ended:
             break
-        port.park_any([look.op for look in looks.values() if look.op is not None])
+        try:
+            port.park_any([look.op for look in looks.values() if look.op is not None])
+        except Cancelling:
+            _withdraw_others(pass_, port, "", looks)
+            raise
         _forget(pass_, looks)
+    _raise_cancel(pass_, port, key, looks)
     # What is on record came before what is new.
     soonest = min(ended, key=lambda name: looks[name].seq or float("inf"))
     drive(read_value(pass_, key, lambda: soonest), port)
@@ -112,6 +123,17 @@ def first(
     outcome = looks[soonest].outcome
     assert outcome is not None
     return soonest, outcome()
+
+
+def _raise_cancel(pass_: Pass, port: Port, key: str, looks: Mapping[str, Look]) -> None:
+    """Raise `Cancelling` if the handler is to be told that its run is cancelled: all the calls have
+    lost then."""
+    try:
+        if pass_.holds:
+            port.raise_cancel(key)
+    except Cancelling:
+        _withdraw_others(pass_, port, "", looks)
+        raise
 
 
 def _decided(

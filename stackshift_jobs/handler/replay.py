@@ -17,6 +17,7 @@ from contextvars import ContextVar
 from typing import Any, Final, NamedTuple, NoReturn, Protocol
 
 from stackshift_jobs.errors import PayloadRefused, ReplayError, Usage
+from stackshift_jobs.handler.cancelling import Cancellation
 from stackshift_jobs.handler.clock import WALL, Clock
 from stackshift_jobs.handler.ops import RecordedCall
 from stackshift_jobs.handler.scope import current_step
@@ -93,6 +94,7 @@ class Pass:
         "_threads",
         "abandon",
         "calls",
+        "cancellation",
         "clock",
         "continued",
         "forgotten",
@@ -110,6 +112,8 @@ class Pass:
         self.clock = clock
         self.unwinding: str | None = None
         self.secrets = secrets.of_execution()
+        self.cancellation: Cancellation | None = None
+        """Set if the run is to be cancelled gently."""
         self.continued: Continued | None = None
         """Raised by `ctx.continue_as`; the handler ends with it."""
         self.refusals = 0
@@ -278,6 +282,17 @@ class Pass:
                 f"the code now asks for {_KIND_NAMES[kind]}",
                 hint="give the new call another name",
             )
+
+    @property
+    def holds(self) -> bool:
+        """Is the handler yet to be told that its run is cancelled? Until then nothing new
+        begins."""
+        return self.cancellation is not None and not self.cancellation.is_told
+
+    @property
+    def is_told(self) -> bool:
+        """Was the handler told that its run is cancelled?"""
+        return self.cancellation is not None and self.cancellation.is_told
 
     @property
     def replaying(self) -> bool:

@@ -39,6 +39,8 @@ VERSION_MEMORY_MS: Final = 30 * DAY_MS
 
 MAX_EVENTS: Final = 32
 """Events that one wait may name."""
+CANCEL_GRACE_MS: Final = 30_000
+"""How long the handler of a run that is cancelled gently may go on, unless it is said."""
 ON_TIMEOUT: Final = ("fail", "continue", "cancel")
 WHEN_PARENT_ENDS: Final = ("cancel", "leave")
 """What can happen to a run whose wait for events times out."""

@@ -20,7 +20,7 @@ from stackshift_jobs.values.strict_json import canonical, dumps
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.decide.decide import decide
-from stackshiftd.core.effects import Changed, Decision, Effect, Rerun, Started
+from stackshiftd.core.effects import Acknowledge, Changed, Decision, Effect, Rerun, Started
 from stackshiftd.core.fold.fold import fold
 from stackshiftd.core.snapshot import dump, load
 from stackshiftd.core.state.state import PENDING, Run, State, Status
@@ -162,9 +162,12 @@ class Story:
         self._made += 1
         return f"run_{self._made:04d}"
 
-    def cancel(self, run: str) -> bool:
+    def cancel(
+        self, run: str, *, gently: bool = False, grace: str | None = None, children: bool = False
+    ) -> bool:
         """Cancel a run; returns whether that changed anything."""
-        reply = self.do(c.CancelRun(run)).reply
+        grace_ms = milliseconds(grace) if grace is not None else None
+        reply = self.do(c.CancelRun(run, gently, grace_ms, children)).reply
         assert isinstance(reply, Changed)
         return reply.changed
 
@@ -428,6 +431,16 @@ class Story:
             elif last:
                 command = c.AwaitRun(run, self.token(run), 7, step, other, "cancelled")
         return self.do(command)
+
+    def told(self, run: str, step: str = "") -> bool:
+        """The handler is at rest, to be told that it is cancelled; returns whether it is."""
+        self.do(c.RaiseCancel(run, self.token(run), 7, step))
+        (answer,) = self.effects(Acknowledge)
+        return answer.body is r.NULL
+
+    def ends_told(self, run: str) -> Decision:
+        """The handler has ended after it was told."""
+        return self.do(c.FinishCancel(run, self.token(run)))
 
     def suspends(self, run: str, *pending: str) -> Decision:
         """The handler leaves memory; it waits for `pending`, or for everything that is pending."""

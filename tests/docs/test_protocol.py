@@ -23,11 +23,9 @@ PAGE = (REPOSITORY / "docs" / "protocol.md").read_text(encoding="utf-8")
 SAME = {
     "dead.discard": "dead.retry",
     "queue.resume": "queue.pause",
-    "run.retry_all": "run.cancel_all",
-    "run.remove_all": "run.cancel_all",
 }
 """Methods whose row says that they are like another."""
-NOT_ON_THE_SOCKET = {"daemon_unavailable", "lock_lost", "journal_diverged"}
+NOT_ON_THE_SOCKET = {"daemon_unavailable", "lock_lost", "cancelling", "journal_diverged"}
 """Codes that the client itself makes, that only a handler is given, or that a daemon ends with."""
 
 

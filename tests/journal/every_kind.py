@@ -131,6 +131,17 @@ def _cancelled(made: ScheduledStory) -> None:
     made.start("resize", queue="mail", after=[done, moved], even_if_failed=True)
     made.start("resize", queue="mail", ttl="1ms")
     made.tick(to="1ms")
+    gentle = _running(made)
+    made.calls(gentle, "child")
+    (child,) = (each for each in made.state.runs.values() if each.parent == gentle)
+    assert made.assign() == child.id
+    made.cancel(gentle, gently=True, grace="1m")
+    made.suspends(gentle)
+    assert made.told(child.id, "look")
+    made.ends_told(child.id)
+    assert made.assign() == gentle
+    assert made.told(gentle)
+    made.ends_told(gentle)
     own = _running(made)
     made.step_fails(own, "look", retryable=False)
     made.fails(own, step="look", cancels=True)

@@ -427,3 +427,39 @@ def test_stray_copy_of_a_lost_execution_changes_nothing(shell: Open) -> None:
     assert run.status == "completed"
     assert (lines(), lines("told")) == ([], ["124"])
     assert not run.steps
+
+
+def test_gentle_cancel_is_exit_7_of_the_wait_and_later_calls_are_carried_out(shell: Open) -> None:
+    """So that a trap cleans up by steps; `set -e` does the rest."""
+    fixture = shell(
+        """set -eu
+        trap 'stackshift step release -- sh -c "echo released >> out"' EXIT
+        stackshift step reserve -- sh -c 'echo reserved >> out'
+        trap - EXIT
+        status=0
+        stackshift wait-event paid || status=$?
+        if [ $status -eq 7 ]; then
+            stackshift step release -- sh -c 'echo released >> out'
+            stackshift sleep settle 5s
+            stackshift step tell -- sh -c 'echo told >> out'
+            exit 7
+        fi
+        """
+    )
+    run = fixture.start("job")
+    assert run.status == "waiting"
+    run.cancel(gently=True)
+    assert lines() == ["reserved", "released"]
+    fixture.advance("5s")
+    assert run.status == "cancelled"
+    assert lines() == ["reserved", "released", "told"]
+    assert run.timeline[-1]["reason"] == "gently"
+
+
+def test_script_that_ends_at_the_call_that_is_told_is_cancelled(shell: Open) -> None:
+    """It need not know of it."""
+    fixture = shell("set -eu\nstackshift sleep long 1d\nstackshift step after -- touch after\n")
+    run = fixture.start("job")
+    run.cancel(gently=True)
+    assert run.status == "cancelled"
+    assert not Path("after").exists()

@@ -66,9 +66,14 @@ class StartRun(Command, frozen=True):
 
 
 class CancelRun(Command, frozen=True):
-    """Cancel a run and the runs that it called; a finished run stays as it is."""
+    """Cancel a run and the runs that it called, with `children` all that it has started too; a
+    finished run stays as it is. With `gently` its handler is told first, and has `grace_ms` to end
+    (None: the default, or what it was given already)."""
 
     run: str
+    gently: bool = False
+    grace_ms: int | None = None
+    children: bool = False
 
 
 class MoveRun(Command, frozen=True):
@@ -587,6 +592,23 @@ class WithdrawCall(Command, frozen=True):
     body: Raw = NULL
 
 
+class RaiseCancel(Command, frozen=True):
+    """Record that `Cancelling` is raised in the handler, at the call `step` (empty: not at a call):
+    nothing else of it executes. The answer is `false` if others have to end before."""
+
+    run: str
+    token: int
+    call: int
+    step: str
+
+
+class FinishCancel(Command, frozen=True):
+    """Cancel the run: its handler has ended after `Cancelling` was raised in it."""
+
+    run: str
+    token: int
+
+
 class Suspend(Command, frozen=True):
     """Suspend the run: its handler has left memory and waits only for `pending` (names of
     steps)."""
@@ -653,6 +675,8 @@ FromWorker = (
     | Ask
     | AwaitRun
     | WithdrawCall
+    | RaiseCancel
+    | FinishCancel
     | Suspend
     | CompleteRun
     | ContinueAs

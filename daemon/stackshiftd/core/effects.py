@@ -53,7 +53,14 @@ class Stop(msgspec.Struct, frozen=True):
     reason: str
 
 
-Effect = Dispatch | Acknowledge | Granted | Resolve | Stop
+class Interrupt(msgspec.Struct, frozen=True):
+    """Let an execution know that its run is to be cancelled gently."""
+
+    run: str
+    token: int
+
+
+Effect = Dispatch | Acknowledge | Granted | Resolve | Stop | Interrupt
 
 
 class Started(msgspec.Struct, frozen=True):

@@ -240,7 +240,8 @@ class RunAttached(Record, frozen=True, tag="run.attached"):
 class RunQueued(Record, frozen=True, tag="run.queued"):
     """It may execute now. `reason`: `due` (it was scheduled for this time), `retry` (its backoff is
     over), `moved` (a person moved it to now), `after` (the runs before it have ended), `wait` (a
-    wait ended while it was suspended) or `job` (its job is defined again)."""
+    wait ended while it was suspended), `cancel` (its handler is to be told that the run is
+    cancelled) or `job` (its job is defined again)."""
 
     run: str
     reason: str
@@ -294,15 +295,37 @@ class RunFailed(Record, frozen=True, tag="run.failed"):
 class RunCancelled(Record, frozen=True, tag="run.cancelled"):
     """The run was cancelled, which is final. `reason` is `requested`, `parent` (that was
     cancelled), `parent_ended`, `given_up` (the call that started it), `timeout`, `expired` (it had
-    not begun in time), `replaced` (by a start with its unique key, which created the run `by`), or
-    `handler`: its handler raised `CancelRun`, with this `message`, perhaps in the function of
-    `steps`, which are forgotten."""
+    not begun in time), `replaced` (by a start with its unique key, which created the run `by`),
+    `gently` (its handler has ended after it was told), `grace` (it had not when its grace was
+    over), or `handler`: its handler raised `CancelRun`, with this `message`, perhaps in the
+    function of `steps`, which are forgotten."""
 
     run: str
     reason: str
     message: str = ""
     steps: list[str] = []
     by: str = ""
+
+
+class CancelRequested(Record, frozen=True, tag="cancel.requested"):
+    """The run is to be cancelled gently: its handler is told once the runs `first` have ended, and
+    the run is cancelled when the handler has ended after that, or else at `grace_at`. `reason` is
+    `requested`, or `parent`. A second one moves `grace_at`."""
+
+    run: str
+    reason: str
+    grace_at: str
+    first: list[str] = []
+
+
+class CancelRaised(Record, frozen=True, tag="cancel.raised"):
+    """The handler of a run that is cancelled gently was told: at this place in the order of its
+    outcomes `Cancelling` was raised in it, at the call `step`; that is empty if it was not at a
+    call."""
+
+    run: str
+    attempt: int
+    step: str = ""
 
 
 class RunRetried(Record, frozen=True, tag="run.retried"):
@@ -873,6 +896,8 @@ AnyRecord = (
     | RunCompleted
     | RunFailed
     | RunCancelled
+    | CancelRequested
+    | CancelRaised
     | RunRetried
     | RunLate
     | RunRemoved

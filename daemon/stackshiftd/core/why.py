@@ -11,12 +11,14 @@ from typing import Final, NamedTuple
 from stackshift_jobs.values.durations import format_ms, rfc3339
 from stackshift_jobs.values.identities import is_timer, timer_delay
 from stackshiftd.core.decide.dead_letter import is_dead
+from stackshiftd.core.decide.gentle import unfinished
 from stackshiftd.core.records import RunCancelled
 from stackshiftd.core.state.state import (
     CLEARED_US,
     PENDING,
     Call,
     CallKind,
+    Cancelling,
     Phase,
     Run,
     State,
@@ -89,12 +91,23 @@ def why(state: State, run: Run, fleet: Fleet, now_us: int) -> Why:
     if run.late_us and not run.finished:
         late = f"; late: it should have ended {format_ms(run.max_runtime_ms)} after it began"
         reason = reason._replace(text=reason.text + late)
+    if run.cancelling is not None and not run.finished:
+        reason = _cancelling(state, run.cancelling, reason, now_us)
     limits = [
         f"; {what} {_at(us, now_us)}"
         for what, us in (("expires at", run.expires_us), ("its deadline is", run.deadline_us))
         if us and not run.finished
     ]
     return reason._replace(text=reason.text + "".join(limits)) if limits else reason
+
+
+def _cancelling(state: State, cancelling: Cancelling, reason: Why, now_us: int) -> Why:
+    """The answer for a run that is cancelled gently, and is where it is for `reason`."""
+    text = f"cancelling, grace ends at {_at(cancelling.grace_us, now_us)}: "
+    left = unfinished(state, cancelling.first)
+    if left and not cancelling.raised_seq:
+        text += f"{left[0]}{_more(len(left))} ends first; "
+    return reason._replace(code="cancelling", text=text + reason.text)
 
 
 def _why(state: State, run: Run, fleet: Fleet, now_us: int) -> Why:
@@ -169,6 +182,8 @@ _CANCELLED: Final = {
     "timeout": "its wait timed out",
     "replaced": "replaced by a start with its unique key",
     "expired": "it had not begun within its ttl",
+    "gently": "its handler has ended after it was told",
+    "grace": "its handler had not ended within the grace",
 }
 
 

@@ -8,7 +8,8 @@ from typing import Any, Protocol, Unpack
 
 from stackshift_jobs.calls.drive import drive
 from stackshift_jobs.calls.run_pages import detailed
-from stackshift_jobs.calls.runs import MoveOptions, move_params
+from stackshift_jobs.calls.runs import MoveOptions, cancel_params, move_params
+from stackshift_jobs.values.durations import Duration
 
 
 class Daemon(Protocol):
@@ -160,9 +161,12 @@ class Run:
         self._daemon.call("run.wait", run=self.id)
         return self
 
-    def cancel(self) -> bool:
-        """Cancel it for good; False if it had already finished."""
-        return bool(self._daemon.call("run.cancel", run=self.id)["changed"])
+    def cancel(
+        self, *, gently: bool = False, grace: Duration | None = None, children: bool = False
+    ) -> bool:
+        """Cancel it, as `RunHandle.cancel` does; False if that changed nothing."""
+        params = cancel_params(self.id, gently, grace, children)
+        return bool(self._daemon.call("run.cancel", **params)["changed"])
 
     def move(self, **where: Unpack[MoveOptions]) -> bool:
         """Move it to another time, priority or queue, as `stackshift runs move` does; False if it

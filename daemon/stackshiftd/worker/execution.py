@@ -23,6 +23,7 @@ from stackshift_jobs.errors import (
     ReplayError,
 )
 from stackshift_jobs.handler import ops
+from stackshift_jobs.handler.cancelling import Cancellation, is_cancelling
 from stackshift_jobs.handler.clock import WALL, Clock
 from stackshift_jobs.handler.context import Facts
 from stackshift_jobs.handler.failures import Failure
@@ -38,6 +39,7 @@ from stackshiftd.core.records import NULL, Error, Program, RetryTerms
 from stackshiftd.worker import directory
 from stackshiftd.worker.frames import (
     CallRecorded,
+    Cancel,
     EarlierTries,
     Execute,
     Frame,
@@ -122,6 +124,14 @@ class Execution:
         """Sends a command at once, from any thread."""
         self.expect: Callable[[int, StepTry], None]
         """Lets a try have the answer to a command."""
+        if order.cancel is not None:
+            self.set_cancelling(order.cancel)
+
+    def set_cancelling(self, cancel: Cancel) -> None:
+        """Note that the run is to be cancelled gently."""
+        if self.pass_.cancellation is None:
+            known = cancel.raised_seq, cancel.raised_us, cancel.raised_at
+            self.pass_.cancellation = Cancellation(*known)
 
     def facts(self) -> Facts[Any]:
         """What the handler's context shows, for the context of the handler. Raises
@@ -179,6 +189,8 @@ class Execution:
             return self._swallowed("by which ctx.continue_as ends it (with")
         if (unawaited := self.pass_.unawaited) and (forgotten := _forgotten(unawaited)):
             return self.raised(forgotten)
+        if self.pass_.is_told:
+            return c.FinishCancel(self.run, self.token)
         try:
             text = self.pass_.encode(value, Limits.value_bytes, "the result of the run")
         except Exception as error:
@@ -193,6 +205,8 @@ class Execution:
         if is_continued(error):
             assert self.pass_.continued is not None
             return c.ContinueAs(self.run, self.token, Raw(self.pass_.continued.payload))
+        if self.pass_.is_told and is_cancelling(error):
+            return c.FinishCancel(self.run, self.token)
         failure = Failure.of(error, self.pass_.secrets)
         step, *others = (*failure.steps, *self.timers_in(error)) or (None,)
         return c.FailAttempt(
@@ -446,6 +460,8 @@ def command_of(op: ops.Tell, run: str, token: int, call: int) -> c.Command:
                 op.timeout_ms,
                 op.on_timeout,
             )
+        case ops.RaiseCancel():
+            return c.RaiseCancel(run, token, call, op.step)
         case ops.Ask():
             return c.Ask(run, token, call, op.step, op.method, Raw(op.params))
 

@@ -2,8 +2,8 @@
 
 From the daemon: `Hello` once, then for each execution `Recall` frames (one per recorded call),
 `EarlierTries` frames and `Execute`, or `Rehearse`; `CallRecorded` answers the command with the
-same `call`; `Outcome` ends a wait; `End` asks an execution to stop; `Drain` asks all of them to
-stop at their next step.
+same `call`; `Outcome` ends a wait; `Cancel` lets an execution know that its run is to be cancelled
+gently; `End` asks it to stop; `Drain` asks all of them to stop at their next step.
 
 From the worker: `Importing` before each module, `Greeting` once all are imported, a `Beat` every
 `BEAT_SECONDS` from a thread of its own, `Rehearsed`, `Stuck`, `KnowsSecrets`, `HandBack`, `Printed`
@@ -87,10 +87,22 @@ class EarlierTries(Frame, frozen=True):
     checkpoint: Raw = NULL
 
 
+class Cancel(Frame, frozen=True):
+    """The run is to be cancelled gently: its handler is to be told. `raised_seq` is the place at
+    which an earlier pass was told, at the time `raised_us` and the call `raised_at`."""
+
+    run: str
+    token: int
+    raised_seq: int = 0
+    raised_us: int = 0
+    raised_at: str = ""
+
+
 class Execute(Frame, frozen=True):
     """Start an execution: call the handler of `job`. `token` identifies it in all later frames;
     `scheduled_at_us` is 0 for a run that no schedule started; `attempt_us` is when its attempt
-    began. `printed` is what `RunLog` has to know, of a worker that cannot see the run's log."""
+    began. `printed` is what `RunLog` has to know, of a worker that cannot see the run's log.
+    `cancel` is set if the run is to be cancelled gently."""
 
     run: str
     token: int
@@ -103,6 +115,7 @@ class Execute(Frame, frozen=True):
     scheduled_at_us: int = 0
     attempt_us: int = 0
     printed: dict[int, int] = {}
+    cancel: Cancel | None = None
 
 
 class Rehearse(Frame, frozen=True):
@@ -159,7 +172,16 @@ class Drain(Frame, frozen=True):
 
 
 FromDaemon = (
-    Hello | Recall | EarlierTries | Execute | Rehearse | CallRecorded | Outcome | End | Drain
+    Hello
+    | Recall
+    | EarlierTries
+    | Execute
+    | Rehearse
+    | CallRecorded
+    | Outcome
+    | Cancel
+    | End
+    | Drain
 )
 
 # --- From the worker -----------------------------------------------------------------------

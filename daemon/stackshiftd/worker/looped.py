@@ -22,12 +22,13 @@ from typing import Any, Final
 from stackshift_jobs.errors import ReplayError
 from stackshift_jobs.handler import ops
 from stackshift_jobs.handler.async_context import AsyncJobContext
+from stackshift_jobs.handler.cancelling import ask_to_raise, interrupt
 from stackshift_jobs.handler.replay import Unwinding
 from stackshift_jobs.handler.scope import in_handler
 from stackshift_jobs.values.secrets import current_secrets
 from stackshiftd.core import commands as c
 from stackshiftd.worker.execution import DRAINED, ENDED, WAITS, Execution, answer_of
-from stackshiftd.worker.frames import CallRecorded, Frame
+from stackshiftd.worker.frames import CallRecorded, Cancel, Frame
 from stackshiftd.worker.loop.async_calls import Arrival, AsyncCalls, Call
 from stackshiftd.worker.loop.async_timers import AsyncTimers
 from stackshiftd.worker.loop.handler_loop import HandlerLoop, HandlerTask
@@ -94,6 +95,11 @@ class LoopedExecution(Execution):
         in_handler.set("ctx")
         enter(self)
         context: AsyncJobContext[Any] = AsyncJobContext(self.facts(), self.pass_, self.port)
+        cancellation = self.pass_.cancellation
+        if cancellation is not None and cancellation.raised_seq:
+            made = self.calls.never("", _at_once())
+            made.future.add_done_callback(self._tell)
+            self.calls.queue(cancellation.raised_seq, made, cancellation.raised_us)
         # Not within a coroutine of ours: what the handler catches when it is dropped shows here.
         return self.loop.create_task(self.job.handler(context))
 
@@ -141,9 +147,13 @@ class LoopedExecution(Execution):
         calls, port = self.calls, self.port
         if calls.given_up:
             self._withdraw()
+        held: list[Call] = []
         while calls.asks:
             call = calls.asks.popleft()
             op = call.op
+            if self.pass_.holds and not _is_let_through(call):
+                held.append(call)
+                continue
             dropped = call.is_given_up() or self.pass_.unwinding is not None
             if dropped and not (_ran(op) or call.releases):
                 continue
@@ -154,7 +164,47 @@ class LoopedExecution(Execution):
                     calls.advance(call, *ended)
             except Exception as error:  # it cannot even be asked for
                 calls.advance(call, None, error)
+        calls.asks.extend(held)
         return bool(self.loop.ready)
+
+    # --- Cancelled gently ------------------------------------------------------------------
+
+    def cancel(self, cancel: Cancel) -> None:
+        """The run is to be cancelled gently: nothing new begins until the handler is told."""
+        self.set_cancelling(cancel)
+        if not self.loop.closed and self._on_end is not _ignore:
+            self._proceed()
+
+    def _ask_to_tell(self) -> None:
+        """At rest, with nothing under way: let it be recorded that the handler is told here, unless
+        other runs have to end first."""
+        cancellation = self.pass_.cancellation
+        assert cancellation is not None
+        if cancellation.must_wait:
+            self._suspend()
+            return
+        if cancellation.raised_seq:
+            return  # Its turn comes with what is on record.
+        step = self.calls.call_of(self.handler._fut_waiter)  # type: ignore[attr-defined]
+        made = self.calls.begin("", ask_to_raise(step))
+        made.future.add_done_callback(self._answered_whether)
+        self._proceed()
+
+    def _answered_whether(self, answered: asyncio.Future[Any]) -> None:
+        if answered.cancelled() or self.pass_.cancellation is None:
+            return
+        if answered.result():
+            self._tell(answered)
+        else:
+            self.pass_.cancellation.must_wait = True
+
+    def _tell(self, _in_its_turn: asyncio.Future[Any]) -> None:
+        """Raise `Cancelling` in the handler."""
+        cancellation = self.pass_.cancellation
+        assert cancellation is not None
+        cancellation.is_told = True
+        if not self.handler.done():
+            interrupt(self.handler)
 
     def _withdraw(self) -> None:
         given_up, self.calls.given_up = self.calls.given_up, []
@@ -228,6 +278,8 @@ class LoopedExecution(Execution):
                 self._await_timers()
         elif self.pass_.unwinding == DRAINED:
             self.leave(DRAINED)
+        elif self.pass_.holds:
+            self._ask_to_tell()
         elif self.timers.record_due(None):
             self._proceed()
         elif not self.calls.parked:
@@ -323,7 +375,7 @@ class LoopedExecution(Execution):
         if self.pass_.unwinding == DRAINED:
             self.pass_.unwinding = None  # it was faster
         last = self.last_frame(self.handler.result)
-        if isinstance(last, c.CompleteRun | c.ContinueAs):
+        if isinstance(last, c.CompleteRun | c.ContinueAs | c.FinishCancel):
             self._give_up_all()
         self._withdraw()
         self._end(last)
@@ -359,6 +411,16 @@ class LoopedExecution(Execution):
 
 def _ignore(_last: Frame | c.Command) -> None:
     """The execution has ended already."""
+
+
+def _at_once() -> ops.Steps:
+    """A call that asks for nothing."""
+    yield from ()
+
+
+def _is_let_through(call: Call) -> bool:
+    """Does what this call asks for begin nothing new?"""
+    return call.releases or isinstance(call.op, ops.RaiseCancel) or _ran(call.op)
 
 
 def _ran(op: ops.Op | None) -> bool:

@@ -44,6 +44,7 @@ from stackshiftd.worker.frames import (
     BEAT_SECONDS,
     Beat,
     CallRecorded,
+    Cancel,
     Drain,
     EarlierTries,
     End,
@@ -195,19 +196,25 @@ class Worker:
             self._recalled.setdefault(frame.run, []).append(frame)
         elif isinstance(frame, EarlierTries):
             self._earlier.setdefault(frame.run, []).append(frame)
-        elif isinstance(frame, Outcome):
-            resolved = self._current(frame.run, frame.token)
-            if resolved is not None:
-                resolved.resolved(frame.step, recorded_call(frame))
-        elif isinstance(frame, End):
-            ended = self._current(frame.run, frame.token)
-            if ended is not None:
-                self._leave(ended, frame.reason)
+        elif isinstance(frame, Outcome | Cancel | End):
+            self._pass_on(frame)
         else:
             assert isinstance(frame, Drain)
             self._draining = True
             for each in list(self._executions.values()):
                 self._leave(each, DRAINED)
+
+    def _pass_on(self, frame: Outcome | Cancel | End) -> None:
+        """Let the execution that a frame is for know of it, if that is the current one."""
+        execution = self._current(frame.run, frame.token)
+        if execution is None:
+            return
+        if isinstance(frame, Outcome):
+            execution.resolved(frame.step, recorded_call(frame))
+        elif isinstance(frame, Cancel):
+            execution.cancel(frame)
+        else:
+            self._leave(execution, frame.reason)
 
     def _current(self, run: str, token: int) -> LoopedExecution | ThreadedExecution | None:
         execution = self._executions.get(run)

@@ -184,6 +184,9 @@ class _Rehearsed(ABC):
         execution.pass_.recorded_calls = self.record
         execution.log = RunLog(_NoStore(), self.order.attempt, execution.token, execution.pass_)
         execution.programs = Programs(execution.run, execution.log, lambda *_: None)
+        cancellation = execution.pass_.cancellation
+        if cancellation is not None and not cancellation.raised_seq:
+            execution.pass_.cancellation = None  # What is not on record is not rehearsed.
         if self.secret_terms is not None:
             execution.secret_terms = self.secret_terms
         self.execution = execution

@@ -17,9 +17,11 @@ from typing import Any, Final
 
 from stackshift_jobs.errors import ReplayError, Usage
 from stackshift_jobs.handler import ops
+from stackshift_jobs.handler.cancelling import Cancelling
 from stackshift_jobs.handler.context import JobContext
 from stackshift_jobs.handler.current_step import current_try
 from stackshift_jobs.handler.failures import Escaped, Failure
+from stackshift_jobs.handler.ports import racing
 from stackshift_jobs.handler.replay import Unwinding
 from stackshift_jobs.handler.scope import current_step, in_handler
 from stackshift_jobs.programs.supervisor import current_supervisor
@@ -33,7 +35,7 @@ from stackshiftd.worker.execution import (
     answer_of,
     command_of,
 )
-from stackshiftd.worker.frames import CallRecorded
+from stackshiftd.worker.frames import CallRecorded, Cancel
 from stackshiftd.worker.output.run_log import current_log
 from stackshiftd.worker.pipe import Pipe
 
@@ -86,6 +88,15 @@ class ThreadedExecution(Execution):
         for waiter in waiters:
             if waiter.lock.locked():
                 waiter.lock.release()
+        for event in events:
+            event.set()
+
+    def cancel(self, cancel: Cancel) -> None:
+        """The run is to be cancelled gently: its handler is told at the wait that it is in, or at
+        its next call."""
+        with self.guard:
+            self.set_cancelling(cancel)
+            events = list(self.parked.values())
         for event in events:
             event.set()
 
@@ -151,8 +162,11 @@ class ThreadPort:
         self._threads = threads
 
     def tell(self, op: ops.Tell) -> ops.Recorded:
-        """Send the call and block until its records are durable; raises `Unwinding`."""
+        """Send the call and block until its records are durable; raises `Unwinding`, and
+        `Cancelling`."""
         execution = self._execution
+        if execution.pass_.holds and _is_new(op):
+            self.raise_cancel(op.step)
         overdue = execution.overdue_calls.pop(op.step, None)
         if overdue is not None:
             # The step's timeout was recorded while its function was still running.
@@ -203,6 +217,25 @@ class ThreadPort:
         self._calls[call] = self._execution
         return waiter
 
+    def raise_cancel(self, step: str) -> None:
+        """Raise `Cancelling` at the call `step` if the run is to be cancelled and its handler was
+        not told. Raises `Unwinding` if other runs have to end first.
+
+        Of the threads of a handler only its own is told; the others get it each time until then.
+        """
+        execution = self._execution
+        cancellation = execution.pass_.cancellation
+        if cancellation is None or cancellation.is_told:
+            return
+        if threading.current_thread() is not execution.thread:
+            raise Cancelling
+        if not cancellation.raised_seq and self.tell(ops.RaiseCancel(step)).body is not None:
+            with execution.guard:
+                execution.pass_.unwinding = execution.pass_.unwinding or WAITS
+            raise Unwinding(execution.pass_.unwinding)
+        cancellation.is_told = True
+        raise Cancelling
+
     def _wait(self, waiter: Waiter) -> ops.Recorded:
         waiter.lock.acquire()
         answer = waiter.answer
@@ -221,6 +254,7 @@ class ThreadPort:
         """Wait until one of these durable waits has ended, if that may be soon; otherwise raise
         `Unwinding` to suspend the run."""
         execution, pace = self._execution, self._execution.pace
+        self._raise_at(parks)
         event = threading.Event()
         with execution.guard:
             self._execution.refuse_unwinding()
@@ -239,8 +273,26 @@ class ThreadPort:
             if ended:
                 execution.waiting.difference_update(op.step for op in parks)
                 return
-            execution.pass_.unwinding = WAITS
+            is_cancelled = execution.pass_.holds
+            if not is_cancelled:
+                execution.pass_.unwinding = WAITS
+        if is_cancelled:
+            self._raise_at(parks)
         raise Unwinding(WAITS)
+
+    def _raise_at(self, parks: list[ops.Park]) -> None:
+        """Raise `Cancelling` at a wait, as `raise_cancel` does, and withdraw what it waits for."""
+        try:
+            if self._execution.pass_.holds and not any(map(self._execution.has_ended, parks)):
+                self.raise_cancel(parks[0].step)
+        except Cancelling:
+            for op in parks:
+                self._execution.waiting.discard(op.step)
+                self.withdraw(op.step)
+            raise
+        except Unwinding:
+            self._execution.waiting.update(op.step for op in parks)
+            raise
 
     def withdraw(self, step: str) -> None:
         """Tell the daemon that nobody waits for the call `step` any more."""
@@ -254,6 +306,8 @@ class ThreadPort:
         """
         execution = self._execution
         self._execution.refuse_unwinding()
+        if execution.pass_.holds and racing.get() is None:
+            self.raise_cancel(op.step)
         begun = execution.begin_try(op)
         execution.began(op)
         inside = current_step.set(op.step)
@@ -294,6 +348,13 @@ class ThreadPort:
         self._pipe.send(
             c.ReportProgress(execution.run, execution.token, float(done), total, message)
         )
+
+
+def _is_new(op: ops.Tell) -> bool:
+    """Does the call begin something, for a handler that is to be told that it is cancelled? A race
+    looks for itself."""
+    ended = isinstance(op, ops.RecordResult | ops.RecordFailure | ops.RaiseCancel)
+    return bool(op.step) and not ended and racing.get() is None
 
 
 class Threads:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 
 from core.histories.state_audit import audit_lines, audit_stored
+from stackshiftd.core.decide.gentle import unfinished
 from stackshiftd.core.state.alerts import MOST_NAMED, OVERFLOW, group_id, is_message
 from stackshiftd.core.state.queues import Place, Queue, Turn
 from stackshiftd.core.state.state import (
     AFTER,
     DEADLINE,
+    GRACE,
     LATE,
     PENDING,
     TTL,
@@ -95,7 +97,8 @@ def audit_waits(state: State) -> None:
         if run.status is Status.WAITING and run.id not in state.held.get(run.job, ()):
             behind = run.after or run.preceded_us
             pending = any(step.phase in PENDING for step in run.calls.values())
-            assert behind or pending, f"{run.id} is stuck"
+            told_later = run.cancelling is not None and unfinished(state, run.cancelling.first)
+            assert behind or pending or told_later, f"{run.id} is stuck"
 
 
 def _counts(state: State, which: str) -> Counter[str]:
@@ -185,6 +188,8 @@ def _timers(run: Run) -> list[Timer]:
         found.append(Timer(run.preceded_us, run.id, limit=AFTER))
     if run.max_runtime_ms and run.begun_us and not run.late_us:
         found.append(Timer(run.begun_us + run.max_runtime_ms * 1000, run.id, limit=LATE))
+    if run.cancelling is not None:
+        found.append(Timer(run.cancelling.grace_us, run.id, limit=GRACE))
     if run.deadline_us:
         found.append(Timer(run.deadline_us, run.id, limit=DEADLINE))
     if run.status is Status.SCHEDULED:

@@ -150,7 +150,27 @@ class Histories(RuleBasedStateMachine):
             run = self.started[pick % len(self.started)]
             found = self.story.state.runs.get(run)
             alive = found is not None and not found.finished
-            assert self.story.cancel(run) == alive
+            assert self.story.cancel(run, children=pick % 3 == 0) == alive
+
+    @rule(pick=picks, grace=st.none() | st.sampled_from(SPANS), children=st.booleans())
+    def cancel_gently(self, pick: int, grace: str | None, children: bool) -> None:
+        """A person has a run cancelled when its handler has ended."""
+        if not self.started:
+            return
+        run = self.started[pick % len(self.started)]
+        found = self.story.state.runs.get(run)
+        alive = found is not None and not found.finished
+        again = found is not None and found.cancelling is not None and not (grace or children)
+        begun = found is not None and found.attempt
+        changed = self.story.cancel(run, gently=True, grace=grace, children=children)
+        assert changed == (alive and not again)
+        if alive and begun:
+            assert found is not None
+            assert found.cancelling is not None
+            assert not found.finished
+        elif alive:
+            assert found is not None
+            assert found.status is Status.CANCELLED
 
     @rule(pick=picks, delay=st.none() | st.sampled_from(SPANS))
     def move(self, pick: int, delay: str | None) -> None:
@@ -508,9 +528,24 @@ class Histories(RuleBasedStateMachine):
             self.story.completes(run.id, "z" * SIZES[pick % 7 % 3])
             assert run.id not in self.story.state.runs
 
+    def is_told(self, run: Run, pick: int) -> None:
+        """The handler is told that it is cancelled, once its children have ended; or it ends."""
+        if run.cancelling is None:
+            return
+        if run.cancelling.raised_seq:
+            if pick % 2:
+                self.story.ends_told(run.id)
+                assert run.status is Status.CANCELLED
+            return
+        runs = self.story.state.runs
+        left = [name for name in run.cancelling.first if name in runs and not runs[name].finished]
+        assert self.story.told(run.id) == (not left)
+        if left:
+            self.story.suspends(run.id)
+
     def continues(self, run: Run, pick: int) -> None:
         """The handler continues as a new run."""
-        if pick % 2 == 0:
+        if pick % 2 == 0 and run.cancelling is None:
             self.started.append(self.story.continues(run.id, pick))
 
     def fails(self, run: Run, pick: int) -> None:
@@ -545,6 +580,8 @@ class Histories(RuleBasedStateMachine):
         suspends,
         suspends,
         completes,
+        is_told,
+        is_told,
         continues,
         fails,
     )
@@ -647,6 +684,8 @@ def from_worker(run: str, token: int) -> list[c.Command]:
         c.StartChild(run, token, 7, "child", child, True),
         c.AwaitRun(run, token, 7, "result", "run_0001"),
         c.WithdrawCall(run, token, "nap"),
+        c.RaiseCancel(run, token, 7, "nap"),
+        c.FinishCancel(run, token),
         c.Suspend(run, token, ["nap"]),
         c.CompleteRun(run, token, r.NULL),
         c.ContinueRun(run, token, child),

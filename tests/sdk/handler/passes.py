@@ -183,6 +183,9 @@ class ThreadPort:
         """Note that nobody waits for the call any more."""
         self._record.withdrawn.append(step)
 
+    def raise_cancel(self, _step: str) -> None:
+        """No run is cancelled here."""
+
     def perform(self, op: ops.Perform) -> Any:
         """Call the function of the step on this thread."""
         self._refuse()

@@ -15,6 +15,7 @@ from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.decide import (
     alerts,
+    cancels,
     clock,
     dead_letter,
     ends,
@@ -72,7 +73,7 @@ def _close(_state: State, _command: c.Close, _now_us: int) -> Decision:
 
 _BY_TYPE: Final[dict[type[c.Command], Decide]] = {
     c.StartRun: runs.start,
-    c.CancelRun: ends.cancel_run,
+    c.CancelRun: cancels.cancel_run,
     c.MoveRun: moves.move,
     c.RetryRun: rerun.retry,
     c.ForkRun: rerun.fork,
@@ -117,6 +118,7 @@ _BY_TYPE: Final[dict[type[c.Command], Decide]] = {
             c.ReportProgress: steps.report_progress,
             c.AwaitRun: waits.await_run,
             c.WithdrawCall: withdrawal.withdraw,
+            c.RaiseCancel: cancels.raise_cancel,
             c.Suspend: waits.suspend,
         }
     ),
@@ -125,6 +127,7 @@ _BY_TYPE: Final[dict[type[c.Command], Decide]] = {
             c.CompleteRun: ends.complete,
             c.ContinueRun: ends.continue_as,
             c.FailAttempt: ends.fail,
+            c.FinishCancel: cancels.finish_cancel,
         }
     ),
     **of_worker({c.ConfirmStop: ends.confirm_stop, c.LoseExecution: ends.lose}),

@@ -6,7 +6,7 @@ can come between them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -18,10 +18,10 @@ from stackshiftd.core import records as r
 from stackshiftd.core.decide.alerts import cut_off, of_end
 from stackshiftd.core.decide.backoff import admits, next_try_us
 from stackshiftd.core.decide.follow_ups import follow_up
+from stackshiftd.core.decide.gentle import is_untold, may_be_told, parents_told
 from stackshiftd.core.decide.lock_release import LockRelease, holds
 from stackshiftd.core.effects import (
     NOTHING,
-    Changed,
     Decision,
     Effect,
     Resolve,
@@ -36,6 +36,9 @@ class End(NamedTuple):
     status: str
     result: Raw = r.NULL
     error: r.Error | None = None
+
+
+_OF_WAITERS = (r.WaitEnded, r.CallWithdrawn, r.RunPreceded)
 
 
 def end_wait(run: Run, record: r.WaitEnded) -> Decision:
@@ -55,7 +58,10 @@ def continue_as(state: State, run: Run, command: c.ContinueRun, now_us: int) -> 
     """Complete the run, and create the one as which it continues. Who waits for it goes on waiting,
     and its parent, if it is cancelled, takes the new run with it. An idempotency key stays with the
     run that began the chain, and a unique key goes on to the new run, before all that wait for
-    it. So do a deadline and its follow-ups."""
+    it. So do a deadline and its follow-ups. A run that is to be cancelled gently does not
+    continue."""
+    if run.cancelling is not None:
+        return cancel_told(state, run, now_us)
     orphans = _orphans(state, run, frozenset())
     left = frozenset(each.id for orphan in orphans for each in with_children(state, orphan))
     release = LockRelease(state, now_us, left)
@@ -135,6 +141,8 @@ def attempt_failed(
         list(more_steps),
         verdict.counts,
     )
+    if retry_us is not None and may_be_told(state, run):
+        return Decision((failed, r.RunQueued(run.id, "cancel")))  # It is not kept waiting.
     if retry_us is not None:
         return Decision((failed,))
     is_used_up = verdict.retryable and admits(run.retry, verdict.kinds)
@@ -171,12 +179,13 @@ def finish(
     gone: frozenset[str] = frozenset(),
     before: int = 0,
     also: tuple[Run, ...] = (),
+    untold: frozenset[str] = frozenset(),
 ) -> Decision:
     """End the run by `records`. In the same append all waits for it end, the children that are to
     end with it are cancelled, and `also` these, and its locks are released if its handler has
     `stopped` (otherwise they are released when it has). `gone` are the runs that end with it;
-    `before` is the number of records that precede these in the append. Its follow-up and what is
-    told of it come last."""
+    `before` is the number of records that precede these in the append, and `untold` are runs that
+    begin to be cancelled gently in it. Its follow-up and what is told of it come last."""
     following = follow_up(state, run, end.status, end.result, end.error, now_us)
     if following is not None:
         records = tuple(_linked(record, following.run) for record in records)
@@ -194,15 +203,28 @@ def finish(
         if not step:
             added.append(r.RunPreceded(waiter_id, run.chain or run.id, end.status))
             continue
+        waiter = state.runs[waiter_id]
+        if end.status != "completed" and (waiter_id in untold or is_untold(waiter)):
+            # Its handler is told at this wait that it is cancelled itself.
+            added.append(r.CallWithdrawn(waiter_id, waiter.attempt, step))
+            continue
         ended = r.WaitEnded(waiter_id, step, end.status, end.result, end.error)
-        wait_end = end_wait(state.runs[waiter_id], ended)
+        wait_end = end_wait(waiter, ended)
         added.extend(wait_end.records)
         effects.extend(wait_end.effects)
     ended_records = (*records, *added)
     cancelled = _cancel_orphans(state, run, orphans, now_us, before + len(ended_records))
     created = () if following is None else (following,)
-    ending = (*ended_records, *cancelled.records, *created, *of_end_told)
-    return Decision(ending, (*effects, *cancelled.effects))
+    ending = (*ended_records, *cancelled.records)
+    # Of runs that end together, `_cancel` tells the parents.
+    told = parents_told(state, (run,), frozenset((run.id,)), woken(ending)) if not gone else ()
+    records = (*ending, *told, *created, *of_end_told)
+    return Decision(records, (*effects, *cancelled.effects))
+
+
+def woken(records: Iterable[r.AnyRecord]) -> frozenset[str]:
+    """The runs that these records queue, if they were suspended."""
+    return frozenset(each.run for each in records if isinstance(each, r.WaitEnded | r.RunQueued))
 
 
 def _linked(record: r.AnyRecord, follow_up: str) -> r.AnyRecord:
@@ -285,15 +307,6 @@ def claimed(state: State, command: c.Claimed, now_us: int) -> Decision:
     return Decision((*records, *cut_off(state, len(executing), command.last_us, now_us)))
 
 
-def cancel_run(state: State, command: c.CancelRun, now_us: int) -> Decision:
-    """Cancel the run, and those that it called. A finished or unknown run stays as it is."""
-    run = state.runs.get(command.run)
-    if run is None or run.finished:
-        return Decision(reply=Changed(command.run, False))
-    decision = cancel(state, (run,), "requested", now_us)
-    return Decision(decision.records, decision.effects, Changed(run.id, True))
-
-
 def cancel(
     state: State,
     runs: Sequence[Run],
@@ -302,11 +315,18 @@ def cancel(
     before: int = 0,
     *,
     by: str = "",
+    untold: frozenset[str] = frozenset(),
 ) -> Decision:
     """Cancel unfinished runs, and those that they called. `before` is the number of records that
-    precede these in the append; `by` is the run that replaces them."""
+    precede these in the append; `by` is the run that replaces them; `untold` are runs that begin to
+    be cancelled gently in this append."""
     ends = {run.id: r.RunCancelled(run.id, reason, by=by) for run in runs}
-    return _cancel(state, ends, now_us, before)
+    return _cancel(state, ends, now_us, before, untold=untold)
+
+
+def cancel_told(state: State, run: Run, now_us: int) -> Decision:
+    """Cancel a run that was cancelled gently: its handler has ended."""
+    return _cancel(state, {run.id: r.RunCancelled(run.id, "gently")}, now_us)
 
 
 def _cancel_own(state: State, run: Run, message: str, steps: list[str], now_us: int) -> Decision:
@@ -321,9 +341,10 @@ def _cancel(
     now_us: int,
     before: int = 0,
     over: frozenset[str] = frozenset(),
+    untold: frozenset[str] = frozenset(),
 ) -> Decision:
     """Cancel the runs that `ends` names by its records, and those that they called with them. The
-    runs `over` have ended earlier in the same append."""
+    runs `over` have ended earlier in the same append, and `untold` begin to be cancelled gently."""
     records: list[r.AnyRecord] = []
     effects: list[Effect] = []
     roots = (state.runs[run] for run in ends)
@@ -331,7 +352,7 @@ def _cancel(
     gone = over | frozenset(cancelled)
     for ending in cancelled.values():
         record = ends.get(ending.id) or r.RunCancelled(ending.id, "parent")
-        executes = bool(ending.token) and record.reason != "handler"
+        executes = bool(ending.token) and record.reason not in ("handler", "gently")
         ended = finish(
             state,
             ending,
@@ -341,12 +362,13 @@ def _cancel(
             stopped=not executes,
             gone=gone,
             before=before + len(records),
+            untold=untold,
         )
         # The wait of a parent that is cancelled in this same append needs no end of its own.
         records.extend(
             record
             for record in ended.records
-            if not (isinstance(record, r.WaitEnded | r.RunPreceded) and record.run in gone)
+            if not (isinstance(record, _OF_WAITERS) and record.run in gone)
         )
         effects.extend(
             effect
@@ -355,7 +377,8 @@ def _cancel(
         )
         if executes:
             effects.append(Stop(ending.id, ending.token, "cancelled"))
-    return Decision(tuple(records), tuple(effects))
+    told = parents_told(state, cancelled.values(), gone | untold, woken(records))
+    return Decision((*records, *told), tuple(effects))
 
 
 def called(state: State, run: Run, step: str) -> tuple[Run, ...]:

@@ -16,10 +16,20 @@ from stackshiftd.core.decide import (
     predecessors,
     waits,
 )
-from stackshiftd.core.decide.ends import attempt_failed, end_wait
+from stackshiftd.core.decide.ends import attempt_failed, cancel, end_wait
 from stackshiftd.core.effects import NOTHING, Decision, Stop
 from stackshiftd.core.state.expiry import EVENT, EXPECTATION, GROUP, LOCK
-from stackshiftd.core.state.state import AFTER, LATE, TTL, CallKind, Phase, Run, State, Status
+from stackshiftd.core.state.state import (
+    AFTER,
+    GRACE,
+    LATE,
+    TTL,
+    CallKind,
+    Phase,
+    Run,
+    State,
+    Status,
+)
 
 _TOO_LONG: Final = c.Verdict(kinds=[[f"builtins.{cls.__name__}" for cls in TimeoutError.mro()]])
 
@@ -37,6 +47,8 @@ def tick(state: State, command: c.Tick, now_us: int) -> Decision:
         return predecessors.proceed(state, run, now_us)
     if timer.limit == LATE:
         return alerts.late(state, run, now_us)
+    if timer.limit == GRACE:
+        return cancel(state, (run,), "grace", now_us)
     if timer.limit:
         over = deadlines.expire if timer.limit == TTL else deadlines.exceed
         return over(state, run, now_us)

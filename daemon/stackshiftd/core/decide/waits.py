@@ -7,6 +7,7 @@ from stackshift_jobs.values.durations import from_rfc3339, rfc3339
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.decide.ends import cancel, cancel_called, end_wait, fail_wait
+from stackshiftd.core.decide.gentle import may_be_told
 from stackshiftd.core.decide.replies import refusal_json
 from stackshiftd.core.decide.runs import start
 from stackshiftd.core.decide.steps import refuse_call
@@ -129,10 +130,12 @@ def child_is_late(state: State, run: Run, name: str, now_us: int) -> Decision:
     return Decision((*over.records, *cancelled.records), (*over.effects, *cancelled.effects))
 
 
-def suspend(_state: State, run: Run, command: c.Suspend, _now_us: int) -> Decision:
+def suspend(state: State, run: Run, command: c.Suspend, _now_us: int) -> Decision:
     """Suspend the run, or queue it again at once if one of its waits has ended meanwhile."""
     suspended = r.AttemptSuspended(run.id, run.attempt)
     steps = run.calls
+    if may_be_told(state, run):
+        return Decision((suspended, r.RunQueued(run.id, "cancel")))
     if all(name in steps and steps[name].phase in PENDING for name in command.pending):
         return Decision((suspended,))
     # A wait ended while the handler was leaving memory: the run resumes at once.

@@ -21,10 +21,12 @@ from stackshiftd.core.fold.transitions import move
 from stackshiftd.core.state.alerts import is_message
 from stackshiftd.core.state.state import (
     AFTER,
+    GRACE,
     PENDING,
     SPILL_BYTES,
     Call,
     CallKind,
+    Cancelling,
     KeyEntry,
     Phase,
     Run,
@@ -249,11 +251,29 @@ def _failed(state: State, entry: r.Entry, record: r.RunFailed) -> None:
 def _cancelled(state: State, entry: r.Entry, record: r.RunCancelled) -> None:
     run = state.runs[record.run]
     run.cancelled = record
-    if record.reason == "handler":
+    if record.reason in ("handler", "gently"):
         free_slot(state, run, entry.at_us)
     if record.steps:
         forget_failed(run, record.steps)
     _finish(state, run, entry, "run.cancelled")
+
+
+def _cancel_requested(state: State, entry: r.Entry, record: r.CancelRequested) -> None:
+    run = state.runs[record.run]
+    grace_us = from_rfc3339(record.grace_at)
+    if run.cancelling is None:
+        run.cancelling = Cancelling(record.reason, entry.at_us, grace_us, record.first)
+    else:
+        run.cancelling.grace_us = grace_us
+    state.set_timer(grace_us, run.id, limit=GRACE)
+
+
+def _cancel_raised(state: State, entry: r.Entry, record: r.CancelRaised) -> None:
+    run = state.runs[record.run]
+    assert run.cancelling is not None, f"{run.id} is not to be cancelled"
+    run.cancelling.raised_seq, run.cancelling.raised_us = entry.seq, entry.at_us
+    run.cancelling.raised_at = record.step
+    run.progressed = True
 
 
 def _finish(state: State, run: Run, entry: r.Entry, kind: str) -> None:
@@ -303,7 +323,7 @@ def retried(state: State, entry: r.Entry, record: r.RunRetried, rebuilt: Run | N
     run.finished_us = run.spent_us = run.deaths = 0
     run.begun_us = run.late_us = 0
     run.error = run.result = None
-    run.cancelled = run.failed_predecessor = run.follow_up = None
+    run.cancelled = run.failed_predecessor = run.follow_up = run.cancelling = None
     run.after = []
     run.expires_us = run.preceded_us = 0
     run.deadline_us = entry.at_us + run.deadline_span_us if run.deadline_span_us else 0
@@ -353,6 +373,8 @@ BY_TYPE: Final[dict[type[r.Record], Callable[[State, r.Entry, Any], None]]] = {
     r.RunCompleted: _completed,
     r.RunFailed: _failed,
     r.RunCancelled: _cancelled,
+    r.CancelRequested: _cancel_requested,
+    r.CancelRaised: _cancel_raised,
     r.RunRemoved: _removed,
     r.RunDiscarded: _discarded,
 }

@@ -201,6 +201,21 @@ class Tries(msgspec.Struct):
     """The last one, of whichever try."""
 
 
+class Cancelling(msgspec.Struct):
+    """That a run is to be cancelled gently: since when, why (`requested` or `parent`), until when
+    its handler may go on, and which runs have to end before that is told."""
+
+    reason: str
+    since_us: int
+    grace_us: int
+    first: list[str]
+    raised_seq: int = 0
+    """Sequence number of the record that the handler was told; 0 while it was not."""
+    raised_us: int = 0
+    raised_at: str = ""
+    """The call at which `Cancelling` was raised; empty if it was not at a call."""
+
+
 class Run(msgspec.Struct):
     """One run, as the records so far describe it."""
 
@@ -272,6 +287,8 @@ class Run(msgspec.Struct):
     """The first of them that did not complete, if that matters."""
     preceded_us: int = 0
     """When it became certain whether it may begin; 0 before that, and for a run without `after`."""
+    cancelling: Cancelling | None = None
+    """Is it to be cancelled gently?"""
     cancelled: RunCancelled | None = None
     """The record by which it was cancelled."""
     result: Body | None = None
@@ -327,13 +344,14 @@ AFTER: Final = "after"
 LATE: Final = "late"
 TTL: Final = "ttl"
 DEADLINE: Final = "deadline"
+GRACE: Final = "grace"
 
 
 class Timer(msgspec.Struct, frozen=True, order=True, gc=False):
     """Something is due at `due_us`. `step` is empty for the run itself; `token` is 0 except for the
-    timeout of an execution. `limit` is `TTL` or `DEADLINE` if the run itself is over then, `LATE`
-    if it takes too long then, and `AFTER` if what follows from the end of the runs before it is to
-    be decided."""
+    timeout of an execution. `limit` is `TTL`, `DEADLINE` or `GRACE` if the run itself is over then,
+    `LATE` if it takes too long then, and `AFTER` if what follows from the end of the runs before it
+    is to be decided."""
 
     due_us: int
     run: str
@@ -668,6 +686,8 @@ class State:
             return run.preceded_us == timer.due_us and run.status is Status.WAITING
         if timer.limit == LATE:
             return not run.late_us and timer.due_us == run.begun_us + run.max_runtime_ms * 1000
+        if timer.limit == GRACE:
+            return run.cancelling is not None and run.cancelling.grace_us == timer.due_us
         if timer.limit:
             return timer.due_us == (run.expires_us if timer.limit == TTL else run.deadline_us)
         if timer.token:

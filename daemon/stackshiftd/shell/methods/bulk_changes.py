@@ -22,6 +22,7 @@ from stackshiftd.core.state.state import Run, Status
 from stackshiftd.core.why import shown_status
 from stackshiftd.history.rows import RunRow
 from stackshiftd.shell.engine import Engine
+from stackshiftd.shell.methods.run_changes import cancel_command
 from stackshiftd.shell.params import Answer, Table, sequence_number, within
 from stackshiftd.shell.views.lookup import LOOKS, Lookup, RunFilters
 from stackshiftd.shell.work import Work
@@ -40,14 +41,22 @@ class ManyRuns(RunFilters):
     dry_run: bool = False
 
 
+class CancelMany(ManyRuns):
+    """How to cancel the runs that match; see `commands.CancelRun`."""
+
+    gently: bool = False
+    grace_ms: int | None = None
+    children: bool = False
+
+
 class Change(NamedTuple):
     """A change of many runs: the statuses of those that it can be made to, the status that is meant
-    if none is given, and the command for a run."""
+    if none is given, and the command for a run by the params."""
 
     verb: str
     statuses: frozenset[str]
     default: str | None
-    command: Callable[[str], c.Command]
+    command: Callable[[str, Any], c.Command]
 
 
 class BulkChanges:
@@ -57,11 +66,11 @@ class BulkChanges:
         self._engine = engine
         self._lookup = lookup
         failed = frozenset(("failed", "cancelled"))
-        cancel = Change("cancelled", _UNFINISHED, None, c.CancelRun)
+        cancel = Change("cancelled", _UNFINISHED, None, cancel_command)
         retry = Change("retried", failed, "failed", self._retry)
-        remove = Change("removed", FINISHED, None, c.RemoveRun)
+        remove = Change("removed", FINISHED, None, lambda run, _: c.RemoveRun(run))
         self.table: Table = {
-            "run.cancel_all": (ManyRuns, self._serving(cancel)),
+            "run.cancel_all": (CancelMany, self._serving(cancel)),
             "run.retry_all": (ManyRuns, self._serving(retry)),
             "run.remove_all": (ManyRuns, self._serving(remove)),
         }
@@ -75,7 +84,7 @@ class BulkChanges:
 
         return serve
 
-    def _retry(self, run: str) -> c.RetryRun:
+    def _retry(self, run: str, _params: ManyRuns) -> c.RetryRun:
         return c.RetryRun(run, restored=self._lookup.restored(run))
 
     def _act(self, change: Change, params: ManyRuns, answer: Answer) -> Work:
@@ -91,7 +100,7 @@ class BulkChanges:
         results: list[Any] = [None] * len(chosen)
         for index, (run, _) in enumerate(chosen):
             try:
-                self._engine.submit(change.command(run), _collector(results, index, run))
+                self._engine.submit(change.command(run, params), _collector(results, index, run))
             except StackshiftError as refused:  # Its records are not kept any more.
                 results[index] = {"run": run, "error": refused.as_json()}
             if index % ACTS == ACTS - 1:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 from msgspec import Raw
 
 from stackshift_jobs.errors import Conflict, StackshiftError, Usage
-from stackshift_jobs.values.durations import rfc3339
+from stackshift_jobs.values.durations import MAX_DURATION_MS, rfc3339
 from stackshift_jobs.values.limits import MAX_PRIORITY
 from stackshift_jobs.values.names import check_name
 from stackshift_jobs.values.strict_json import dumps, loads
@@ -24,9 +24,34 @@ from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.params import Answer, NameRun, Params, Table, within
 from stackshiftd.shell.views.dry_run import planned_steps
 from stackshiftd.shell.views.lookup import Lookup
-from stackshiftd.shell.views.run import View
+from stackshiftd.shell.views.run import View, cancelling_object
 
 ABSENT: Final = Raw(b"")
+
+
+class CancelTerms(Protocol):
+    """How to cancel runs; see `commands.CancelRun`."""
+
+    @property
+    def gently(self) -> bool:
+        """Is the handler told first?"""
+
+    @property
+    def grace_ms(self) -> int | None:
+        """How long it has to end then."""
+
+    @property
+    def children(self) -> bool:
+        """Are all runs that it has started cancelled too?"""
+
+
+class CancelParams(Params):
+    """Cancel a run; see `commands.CancelRun`."""
+
+    run: str
+    gently: bool = False
+    grace_ms: int | None = None
+    children: bool = False
 
 
 class MoveParams(Params):
@@ -73,29 +98,36 @@ class RunChanges:
         self._view = view
         self._payload_bytes = payload_bytes
         self.table: Table = {
-            "run.cancel": (NameRun, self.cancel),
+            "run.cancel": (CancelParams, self.cancel),
             "run.move": (MoveParams, self.move),
             "run.retry": (RetryParams, self.retry),
             "run.fork": (ForkParams, self.fork),
             "run.remove": (NameRun, self.remove),
         }
 
-    def cancel(self, params: NameRun, answer: Answer) -> None:
+    def cancel(self, params: CancelParams, answer: Answer) -> None:
         """Cancel a run; answer `{id, status, changed}`, `changed` false if it had finished, and
-        `continued_as` if it then continued as another run."""
+        `continued_as` if it then continued as another run; or `cancelling` if its handler is told
+        first, as the run object has it."""
+        command = cancel_command(params.run, params)
         run_id = self._lookup.resolve(params.run)
         before = self._view.status(run_id)
 
         def cancelled(reply: Any) -> None:
-            if isinstance(reply, Changed):
+            live = self._engine.state.runs.get(run_id)
+            cancelling = cancelling_object(live) if live is not None else None
+            if isinstance(reply, Changed) and live is not None and cancelling is not None:
+                shown = {"id": run_id, "status": shown_status(live).value}
+                answer({**shown, "changed": reply.changed, "cancelling": cancelling})
+            elif isinstance(reply, Changed):
                 status = "cancelled" if reply.changed else before
                 later = None if reply.changed else self._continued_as(run_id)
-                shown = {"id": run_id, "status": status, "changed": reply.changed}
-                answer(shown | ({"continued_as": later} if later else {}))
+                ended = {"id": run_id, "status": status, "changed": reply.changed}
+                answer(ended | ({"continued_as": later} if later else {}))
             else:
                 answer(reply)
 
-        self._engine.submit(c.CancelRun(run_id), cancelled)
+        self._engine.submit(msgspec.structs.replace(command, run=run_id), cancelled)
 
     def _continued_as(self, run_id: str) -> str | None:
         """The run as which a finished one continues now, or else the one as which it did."""
@@ -212,6 +244,15 @@ class RunChanges:
             answer(reply if isinstance(reply, StackshiftError) else {"id": run_id})
 
         self._engine.submit(c.RemoveRun(run_id), removed)
+
+
+def cancel_command(run: str, params: CancelTerms) -> c.CancelRun:
+    """The command that cancels `run`. Raises `Usage` for a grace without `gently`."""
+    if params.grace_ms is not None:
+        if not params.gently:
+            raise Usage("grace_ms is for gently=true", hint="what is cancelled at once has none")
+        within(params.grace_ms, 0, MAX_DURATION_MS, "grace_ms")
+    return c.CancelRun(run, params.gently, params.grace_ms, params.children)
 
 
 def _sent(reply: Any, dry_run: bool) -> Any:

@@ -34,7 +34,7 @@ _FIELD_ORDER: Final = (
     "id job queue status attempt max_attempts priority payload result error idempotency_key labels "
     "created_at scheduled_at started_at finished_at duration_ms waiting_for why why_code code "
     "parent dead unique expires_at deadline_at continues continued_as forked_from "
-    "progress follow_up late_at"
+    "progress follow_up late_at cancelling"
 )
 RUN_FIELDS: Final = tuple(_FIELD_ORDER.split())
 """Every field of a run object; all of them are always present."""
@@ -163,6 +163,7 @@ class View:
             "progress": None if done else _progress(run.progress),
             "follow_up": run.follow_up,
             "late_at": None if done else _time(run.late_us),
+            "cancelling": cancelling_object(run),
         }
 
     def of_row(self, row: RunRow) -> dict[str, Any]:
@@ -211,6 +212,7 @@ class View:
             "progress": None,
             "follow_up": ended.follow_up if ended is not None else None,
             "late_at": None,
+            "cancelling": None,
         }
 
 
@@ -235,6 +237,20 @@ def waiting_for(reason: Why) -> dict[str, Any] | None:
     elif wait is not None:
         shown |= {"lock": wait.lock, "owner": reason.owner or None}
     return shown
+
+
+def cancelling_object(run: Run) -> dict[str, Any] | None:
+    """The `cancelling` object of an unfinished run that is cancelled gently: `{reason,
+    requested_at, grace_ends_at, told_at}`, the last null until its handler was told; else None."""
+    known = run.cancelling
+    if known is None or run.finished:
+        return None
+    return {
+        "reason": known.reason,
+        "requested_at": rfc3339(known.since_us),
+        "grace_ends_at": rfc3339(known.grace_us),
+        "told_at": _time(known.raised_us),
+    }
 
 
 def _created(entries: list[Entry]) -> r.RunCreated | None:

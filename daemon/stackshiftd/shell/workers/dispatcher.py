@@ -16,7 +16,7 @@ from stackshift_jobs.programs.processes import ProcessGroup
 from stackshift_jobs.project.config import Config
 from stackshiftd.core import commands as c
 from stackshiftd.core.decide.replies import refusal_json
-from stackshiftd.core.effects import Acknowledge, Dispatch, Resolve, Stop
+from stackshiftd.core.effects import Acknowledge, Dispatch, Interrupt, Resolve, Stop
 from stackshiftd.core.records import Error, QueueTerms
 from stackshiftd.core.state.state import CallKind
 from stackshiftd.core.why import Beat as StepBeat
@@ -34,6 +34,7 @@ from stackshiftd.shell.workers.programs import recorded
 from stackshiftd.worker.frames import (
     Beat,
     CallRecorded,
+    Cancel,
     End,
     Greeting,
     Outcome,
@@ -210,6 +211,15 @@ class Dispatcher:
                     job=step.job,
                 )
             )
+
+    def interrupt(self, effect: Interrupt) -> None:
+        """Let an execution know that its run is to be cancelled gently."""
+        run = self._engine.state.runs.get(effect.run)
+        if run is None or run.token != effect.token:
+            return
+        link = self.pool.links.get(run.worker)
+        if link is not None:
+            link.post(Cancel(run.id, effect.token))
 
     def stop(self, effect: Stop) -> None:
         """Ask an execution to stop; replace its worker if it has not stopped after the grace."""

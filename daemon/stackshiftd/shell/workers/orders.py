@@ -14,7 +14,7 @@ from stackshift_jobs.project.config import Config
 from stackshift_jobs.values.redaction import with_follow_ups
 from stackshiftd.core.records import NULL
 from stackshiftd.core.state.state import Body, Phase, Run
-from stackshiftd.worker.frames import EarlierTries, Execute, Hello, Recall
+from stackshiftd.worker.frames import Cancel, EarlierTries, Execute, Hello, Recall
 
 
 def hello(config: Config, logs: Path, worker: str, beat_seconds: float) -> Hello:
@@ -91,7 +91,16 @@ def execute(run: Run, read: Callable[[Body], bytes]) -> Execute:
         key=run.key,
         scheduled_at_us=run.scheduled_us,
         attempt_us=run.attempt_us,
+        cancel=_cancel(run),
     )
+
+
+def _cancel(run: Run) -> Cancel | None:
+    """What a handler has to know of its run, if that is cancelled gently."""
+    known = run.cancelling
+    if known is None:
+        return None
+    return Cancel(run.id, run.token, known.raised_seq, known.raised_us, known.raised_at)
 
 
 def raw(body: Body | None, read: Callable[[Body], bytes]) -> Raw:

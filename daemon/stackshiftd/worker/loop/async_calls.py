@@ -73,8 +73,9 @@ class AsyncCalls:
         """Calls that ask for their `op`."""
         self.given_up: list[Call] = []
         """Calls that are to be withdrawn."""
-        self.in_turn: list[tuple[int, int, Call]] = []
-        """Calls with an outcome on record that the handler has not seen: a heap by its place."""
+        self.in_turn: list[tuple[int, int, Call, int]] = []
+        """Calls with an outcome on record that the handler has not seen, with its time: a heap by
+        its place."""
         self._numbers = itertools.count()
         self.arrived: deque[Arrival] = deque()
         """What has arrived and is not let in."""
@@ -90,7 +91,8 @@ class AsyncCalls:
         if known is not None and known.has_ended:
             place = known.released_seq if releases else known.seq
         if place:
-            heappush(self.in_turn, (place, next(self._numbers), call))
+            assert known is not None
+            self.queue(place, call, known.at_us)
             return call
         try:
             op = call.op = next(made)  # In its context, which is the one here.
@@ -104,6 +106,11 @@ class AsyncCalls:
             else:
                 self.asks.append(call)
         return call
+
+    def queue(self, place: int, call: Call, at_us: int) -> None:
+        """Let a call end at its `place` in the order of the journal; that is of the time
+        `at_us`."""
+        heappush(self.in_turn, (place, next(self._numbers), call, at_us))
 
     def never(self, key: str, made: ops.Steps) -> Call:
         """A call that has no outcome, for a pass that is being dropped."""
@@ -127,10 +134,9 @@ class AsyncCalls:
         """Let the handler see the next outcome, or let a call go on to it; false if there is
         nothing."""
         while self.in_turn:
-            recorded = heappop(self.in_turn)[2]
+            _, _, recorded, at_us = heappop(self.in_turn)
             if not recorded.is_given_up():
-                known = self._pass.recorded_calls[recorded.key]
-                self.advance(recorded, None, None, known.at_us)
+                self.advance(recorded, None, None, at_us)
                 return True
         while self.arrived:
             arrival = self.arrived.popleft()
@@ -139,6 +145,11 @@ class AsyncCalls:
                 self.advance(call, arrival.answer, arrival.error, arrival.at_us)
                 return True
         return False
+
+    def call_of(self, future: Any) -> str:
+        """The name of the call whose outcome is awaited by `future`; empty if it is none."""
+        under_way = (*self.parked.values(), *self.asks, *(each[2] for each in self.in_turn))
+        return next((call.key for call in under_way if call.future is future), "")
 
     def clear(self) -> None:
         """Forget what waits to be seen and to be asked for."""

@@ -27,6 +27,7 @@ from contextvars import Context, copy_context
 from typing import Any, Final, NoReturn, Protocol
 
 from stackshift_jobs.errors import InsideHandler
+from stackshift_jobs.handler.cancelling import Waiter
 from stackshift_jobs.values.durations import MAX_TIME_US
 
 log = logging.getLogger("asyncio")
@@ -193,8 +194,8 @@ class HandlerLoop(asyncio.AbstractEventLoop):
         return self.now_us / 1e6
 
     def create_future(self) -> asyncio.Future[Any]:
-        """A future of this loop."""
-        return asyncio.Future(loop=self)
+        """A future of this loop, for what is asyncio's own."""
+        return Waiter(loop=self)
 
     def create_task(  # type: ignore[override]
         self, coro: Coroutine[Any, Any, Any], **options: Any

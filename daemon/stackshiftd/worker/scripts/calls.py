@@ -17,8 +17,16 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 
 from stackshift_jobs.calls.runs import StartOptions
-from stackshift_jobs.errors import ChildFailed, CommandFailed, StackshiftError, StepFailed, Usage
+from stackshift_jobs.errors import (
+    BeingCancelled,
+    ChildFailed,
+    CommandFailed,
+    StackshiftError,
+    StepFailed,
+    Usage,
+)
 from stackshift_jobs.handler import steps, waits
+from stackshift_jobs.handler.cancelling import Cancelling
 from stackshift_jobs.handler.command import run_command
 from stackshift_jobs.handler.context import JobContext
 from stackshift_jobs.handler.ops import Heartbeat, RecordedCall
@@ -61,6 +69,11 @@ class Calls:
     def recorded(self) -> dict[str, RecordedCall]:
         """The calls on record, by identity."""
         return self._pass.recorded_calls
+
+    @property
+    def is_told(self) -> bool:
+        """Was the script told that its run is being cancelled?"""
+        return self._pass.is_told
 
     def failure_behind(self, exit_code: int) -> BaseException | None:
         """What made the script exit with `exit_code`: the failure of its last call, if it was told
@@ -113,6 +126,12 @@ class Calls:
             self._failed(failed, 128 - status if status < 0 else status)
             problem = f"step {failed.step}: {failed.message}"
             return {"stdout": failed.stdout, "exit_code": self._status, "problem": problem}
+        except Cancelling as cancelling:
+            told = BeingCancelled(
+                "the run is being cancelled", hint="what the script calls now is carried out"
+            )
+            self._failed(cancelling, told.exit_status)
+            return {"error": told.as_json()}
         except StackshiftError as refused:
             self._failed(refused, refused.exit_status)
             return {"error": refused.as_json()}

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from stackshift_jobs.callables import Place, Written
-from stackshift_jobs.errors import CommandFailed
+from stackshift_jobs.errors import BeingCancelled, CommandFailed
+from stackshift_jobs.handler.cancelling import Cancelling
 from stackshift_jobs.handler.context import JobContext
 from stackshift_jobs.programs.program import Program, run
 from stackshift_jobs.programs.supervisor import Stop, current_supervisor
@@ -44,6 +45,8 @@ class ScriptHandler:
             failure = calls.failure_behind(outcome.exit_code)
         if failure is not None:
             raise failure
+        if calls.is_told and outcome.exit_code == BeingCancelled.exit_status:
+            raise Cancelling  # It has cleaned up since, and says so.
         if outcome.exit_code != 0:
             stderr = current_secrets.get().mask(outcome.stderr.decode("utf-8", "replace"))
             raise CommandFailed([shown], outcome.exit_code, "", stderr)
