@@ -116,4 +116,4 @@ def masked(to: Any) -> str:
     parts = urlsplit(str(to))
     if parts.scheme == "mailto":
         return str(to)
-    return f"{parts.scheme}://{parts.hostname}/…"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/…"

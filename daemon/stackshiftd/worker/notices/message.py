@@ -81,7 +81,7 @@ def _headline(notice: Notice, place: Place) -> str:
             return f"{job} failed: {_error(notice)}"
         case "late" if "max_runtime_ms" in detail:
             return f"{job} is late: it has run for more than {format_ms(detail['max_runtime_ms'])}"
-        case "late":
+        case "late" if "expect" in detail:
             return f"{job} is late: it runs, and was expected {_expected(detail)}"
         case "missing" if "expect" in detail:
             return f"{job} is missing: a success was expected {_expected(detail)}"
