@@ -288,6 +288,7 @@ _STATE_COMMANDS: Final = (
         argument("[COMMAND...]", "The command to run, after --."),
         option("--ttl D", "Hold the lock for D (with COMMAND: 30s by default, renewed)."),
         option("--wait D", "Wait up to D for the lock (default: do not wait)."),
+        option("--holders N", "So many may hold it at a time (default 1)."),
         _TOKEN._replace(help="Extend the lock that has token N instead of acquiring it."),
     ),
     command(

@@ -36,7 +36,7 @@ SCHEDULE_COLUMNS: Final = _names(
 )
 TICK_COLUMNS: Final = _names("at job local")
 STATE_COLUMNS: Final = _names("key version value updated_at expires_at")
-LOCK_COLUMNS: Final = _names("key holder since expires_at waiting token")
+LOCK_COLUMNS: Final = _names("key holder since expires_at waiting token holders")
 CHANGE_COLUMNS: Final = _names("seq at kind version value expires_at by")
 EVENT_COLUMNS: Final = _names("id name correlation_key received_at kept_until")
 PLAN_COLUMNS: Final = _names("action name kind status run")

@@ -27,7 +27,7 @@ from stackshift_jobs.calls.locks import (
     release,
 )
 from stackshift_jobs.errors import DaemonUnavailable, LockHeld, NotFound, Usage
-from stackshift_jobs.values.limits import MAX_HOLDER
+from stackshift_jobs.values.limits import MAX_HOLDER, MAX_HOLDERS
 from stackshift_jobs.wire.retransmit import uncertain
 
 _PAGE: Final = 1000
@@ -88,7 +88,15 @@ def _take_away(session: Session, given: Given, key: str, token: int | None) -> i
     lock = locks[0] if locks else None
     if lock is None or lock["key"] != key or lock["token"] is None:
         raise NotFound(f"nobody holds lock {key!r}", hint="stackshift state locks")
-    holder = lock["run"] or lock["holder"] or "a client"
+    holdings = [each for each in lock["held_by"] if token in (None, each["token"])]
+    if len(holdings) > 1:
+        several = [f"{each['token']} ({_who(each)})" for each in holdings]
+        raise Usage(
+            f"lock {key!r} has {len(holdings)} holders, with the tokens {', '.join(several)}",
+            hint=f"stackshift state unlock {key} --force --token N takes it away from one",
+        )
+    # Of a token that nobody has, the daemon says who holds the lock.
+    holder = _who(holdings[0] if holdings else lock)
     if not confirmed(f"take lock {key} away from {holder}", given.flag("yes")):
         return 0
     token = lock["token"] if token is None else token
@@ -100,23 +108,37 @@ def _take_away(session: Session, given: Given, key: str, token: int | None) -> i
     return 0
 
 
+def _who(holding: Mapping[str, Any]) -> str:
+    return str(holding["run"] or holding["holder"] or "a client")
+
+
 def list_(session: Session, given: Given) -> int:
-    """`state locks [PREFIX]`: list the locks by key, with their holders and how many wait."""
+    """`state locks [PREFIX]`: list the locks by key, with their holders, a line each, and how many
+    wait."""
     locks = _locks(session, given.text("prefix") or "", given.whole("limit", 1, _MANY) or _MANY)
     if session.json:
         messages.data(messages.compact(list(locks)))
     elif draws(session.options):
         from stackshift_cli.render.kept import print_locks
 
-        if drawn := list(locks):
+        if drawn := list(_by_holder(locks)):
             print_locks(session.options, drawn)
         else:
             session.say("no locks")
     else:
-        for each in locks:
+        for each in _by_holder(locks):
             row = {**each, "holder": each["run"] or each["holder"]}
             messages.data(tsv.columns(row, tsv.LOCK_COLUMNS))
     return 0
+
+
+def _by_holder(locks: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Each lock once for each of its holders; once if it changes hands."""
+    for lock in locks:
+        if not lock["held_by"]:
+            yield lock
+        for holding in lock["held_by"]:
+            yield {**lock, **holding}
 
 
 def _locks(session: Session, prefix: str, limit: int) -> Iterator[dict[str, Any]]:
@@ -131,8 +153,8 @@ def _locks(session: Session, prefix: str, limit: int) -> Iterator[dict[str, Any]
 
 
 def _extend(session: Session, given: Given, key: str, ttl_ms: int | None) -> int:
-    if given.texts("command") or given.text("wait") is not None:
-        raise Usage("--token extends a lock that is held; leave out COMMAND and --wait")
+    if given.texts("command") or given.text("wait") or given.text("holders"):
+        raise Usage("--token extends a lock that is held; leave out COMMAND, --wait and --holders")
     if ttl_ms is None:
         raise Usage("--token needs --ttl: how long to hold the lock from now on", hint="--ttl 30s")
     token = given.whole("token", 0, _MAX_TOKEN) or 0
@@ -193,7 +215,14 @@ def _acquired(session: Session, given: Given, key: str, ttl_ms: int, holder: str
     # One asker for all requests: if the lock was granted before the connection broke, the repeated
     # request finds that it holds the lock.
     asker = os.urandom(16).hex()
-    call = acquire_call(key, ttl=ttl_ms / 1000, wait=wait_ms / 1000, holder=holder, asker=asker)
+    call = acquire_call(
+        key,
+        ttl=ttl_ms / 1000,
+        wait=wait_ms / 1000,
+        holder=holder,
+        asker=asker,
+        holders=given.whole("holders", 1, MAX_HOLDERS) or 1,
+    )
     try:
         return dict(drive(acquire(call, monotonic, _MANY_REQUESTS), _Persistent(session)))
     except LockHeld as bad:

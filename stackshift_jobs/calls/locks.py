@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 from stackshift_jobs.calls.drive import Call
 from stackshift_jobs.errors import DaemonUnavailable, LockHeld, LockLost, NotFound, Usage
 from stackshift_jobs.values.durations import Duration, milliseconds
-from stackshift_jobs.values.limits import MAX_HOLDER
+from stackshift_jobs.values.limits import MAX_HOLDER, MAX_HOLDERS
 from stackshift_jobs.values.names import check_key
 
 MAX_REQUESTS: Final = 5
@@ -35,16 +35,23 @@ class HeldLock(NamedTuple):
 
 
 def acquire_call(
-    key: str, *, ttl: Duration, wait: Duration | None, holder: str, asker: str
+    key: str,
+    *,
+    ttl: Duration,
+    wait: Duration | None,
+    holder: str,
+    asker: str,
+    holders: int = 1,
 ) -> Call:
-    """The request to acquire a lock; `held` reads its result. Without `wait` it is refused at once
-    if another holder has the lock."""
+    """The request to acquire a lock, among at most `holders`; `held` reads its result. Without
+    `wait` it is refused at once if so many others hold the lock."""
     return "lock.acquire", {
         "key": _key(key),
         "ttl_ms": lifetime_ms(ttl),
         "wait_ms": 0 if wait is None else milliseconds(wait, "wait"),
         "holder": "".join(c if c.isprintable() else "?" for c in holder[:MAX_HOLDER]),
         "asker": asker,
+        **among(holders),
     }
 
 
@@ -70,6 +77,13 @@ def lost(key: str, why: LockHeld | NotFound) -> LockLost:
         hint="another holder may have done what the lock protects at the same time",
         key=key,
     )
+
+
+def among(holders: int) -> dict[str, int]:
+    """The param that says how many may hold a lock at a time. Raises `Usage`."""
+    if type(holders) is not int or not 1 <= holders <= MAX_HOLDERS:
+        raise Usage(f"holders cannot be {holders!r}", hint=f"use 1 to {MAX_HOLDERS}")
+    return {"holders": holders} if holders > 1 else {}
 
 
 def lifetime_ms(ttl: Duration) -> int:

@@ -29,9 +29,14 @@ from stackshift_jobs.values.durations import Duration
 class _ClientLock:
     """The common part of both kinds of lock: the request, and the lock once it is held."""
 
-    def __init__(self, key: str, ttl: Duration, wait: Duration | None) -> None:
+    def __init__(self, key: str, ttl: Duration, wait: Duration | None, holders: int) -> None:
         self._request = locks.acquire_call(
-            key, ttl=ttl, wait=wait, holder=_this_program(), asker=os.urandom(16).hex()
+            key,
+            ttl=ttl,
+            wait=wait,
+            holder=_this_program(),
+            asker=os.urandom(16).hex(),
+            holders=holders,
         )
         self.key = key
         self._held: locks.HeldLock | None = None
@@ -90,8 +95,10 @@ class Lock(_ClientLock):
     Leaving raises `LockLost` if it expired meanwhile, unless another exception is being raised.
     """
 
-    def __init__(self, caller: Caller, key: str, ttl: Duration, wait: Duration | None) -> None:
-        super().__init__(key, ttl, wait)
+    def __init__(
+        self, caller: Caller, key: str, ttl: Duration, wait: Duration | None, holders: int = 1
+    ) -> None:
+        super().__init__(key, ttl, wait, holders)
         self._caller = caller
 
     def __enter__(self) -> Lock:
@@ -124,8 +131,10 @@ class Lock(_ClientLock):
 class AsyncLock(_ClientLock):
     """Like `Lock`, for `async with`."""
 
-    def __init__(self, caller: AsyncCaller, key: str, ttl: Duration, wait: Duration | None) -> None:
-        super().__init__(key, ttl, wait)
+    def __init__(
+        self, caller: AsyncCaller, key: str, ttl: Duration, wait: Duration | None, holders: int = 1
+    ) -> None:
+        super().__init__(key, ttl, wait, holders)
         self._caller = caller
 
     async def __aenter__(self) -> AsyncLock:

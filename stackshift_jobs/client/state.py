@@ -97,14 +97,17 @@ class State:
         """All entries whose key begins with `prefix`, in the order of their keys."""
         return drive(state.listing(prefix), self._caller)
 
-    def lock(self, key: str, *, ttl: Duration, wait: Duration | None = None) -> Lock:
+    def lock(
+        self, key: str, *, ttl: Duration, wait: Duration | None = None, holders: int = 1
+    ) -> Lock:
         """The lock `key`, for a `with` block. It is held for `ttl`; only `Lock.extend` renews it.
 
         Entering the block waits for the lock up to `wait`, first come, first served, and raises
-        `LockHeld` if somebody else still holds it then. Locks and entries are separate: both can
-        have the same key.
+        `LockHeld` if somebody else still holds it then. With `holders`, so many may hold it at a
+        time: each names its number, and the smallest counts. Locks and entries are separate: both
+        can have the same key.
         """
-        return Lock(self._caller, key, ttl, wait)
+        return Lock(self._caller, key, ttl, wait, holders)
 
 
 class AsyncState:
@@ -172,6 +175,8 @@ class AsyncState:
         """All entries whose key begins with `prefix`, in the order of their keys."""
         return await drive_awaited(state.listing(prefix), self._caller)
 
-    def lock(self, key: str, *, ttl: Duration, wait: Duration | None = None) -> AsyncLock:
+    def lock(
+        self, key: str, *, ttl: Duration, wait: Duration | None = None, holders: int = 1
+    ) -> AsyncLock:
         """The lock `key`, for an `async with` block. See `State.lock`."""
-        return AsyncLock(self._caller, key, ttl, wait)
+        return AsyncLock(self._caller, key, ttl, wait, holders)

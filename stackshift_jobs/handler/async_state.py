@@ -149,10 +149,11 @@ class AsyncRunState(_Calls):
         *,
         ttl: Duration | None = None,
         wait: Duration | None = None,
+        holders: int = 1,
         name: str | None = None,
     ) -> AsyncRunLock:
         """The lock `key`, for an `async with` block. See `RunState.lock`."""
-        return AsyncRunLock(self._pass, self._port, key, ttl, wait, name)
+        return AsyncRunLock(self._pass, self._port, key, ttl, wait, holders, name)
 
 
 class AsyncRunEvents(_Calls):
@@ -192,9 +193,10 @@ class AsyncRunLock(Block):
         key: str,
         ttl: Duration | None,
         wait: Duration | None,
+        holders: int,
         name: str | None,
     ) -> None:
-        super().__init__(pass_, key, ttl, wait, name)
+        super().__init__(pass_, key, ttl, wait, holders, name)
         self._port = port
 
     async def __aenter__(self) -> AsyncRunLock:

@@ -80,14 +80,22 @@ def _check(pass_: Pass, key: str, held: LockBlock) -> Steps:
         raise refusal(key, answer.error)
 
 
-def acquire(pass_: Pass, step: str, key: str, ttl_ms: int, wait_ms: int | None) -> Steps:
-    """Acquire the lock `key`; if it is held, wait for it durably, for `wait_ms` or (None) as long
-    as it takes. Returns a `LockBlock`. Raises `LockHeld`."""
+def acquire(
+    pass_: Pass,
+    step: str,
+    key: str,
+    ttl_ms: int,
+    wait_ms: int | None,
+    among: dict[str, int] | None = None,
+) -> Steps:
+    """Acquire the lock `key`, with others as `calls.locks.among` says; if it is held, wait for it
+    durably, for `wait_ms` or (None) as long as it takes. Returns a `LockBlock`. Raises
+    `LockHeld`."""
     known = recalled(pass_, step)
     if known is None:
         if inside.get():
             yield from guard(pass_, step)
-        asked = {"key": key, "ttl_ms": ttl_ms, "wait_ms": wait_ms}
+        asked = {"key": key, "ttl_ms": ttl_ms, "wait_ms": wait_ms, **(among or {})}
         answer = granted(step, (yield Ask(step, "lock.acquire", pass_.encode(asked))))
         if answer.body is None:
             known = yield Park(step, answer.due_us)

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from stackshift_jobs.calls import events, state
 from stackshift_jobs.calls.drive import Call
-from stackshift_jobs.calls.locks import lifetime_ms
+from stackshift_jobs.calls.locks import among, lifetime_ms
 from stackshift_jobs.errors import StackshiftError, Usage
 from stackshift_jobs.handler import locks
 from stackshift_jobs.handler.ops import Steps
@@ -108,16 +108,18 @@ class RunState:
         *,
         ttl: Duration | None = None,
         wait: Duration | None = None,
+        holders: int = 1,
         name: str | None = None,
     ) -> RunLock:
         """The lock `key`, for a `with` block. The run holds it until it leaves the block for good,
         also during waits inside it, but not longer than `ttl` if that is given.
 
         Entering the block waits for the lock durably, first come, first served: as long as it
-        takes, or up to `wait`, and then raises `LockHeld`. A lock cannot be acquired inside a step,
-        nor twice at a time by one run.
+        takes, or up to `wait`, and then raises `LockHeld`. With `holders`, so many may hold it at a
+        time: each names its number, and the smallest counts. A lock cannot be acquired inside a
+        step, nor twice at a time by one run.
         """
-        return RunLock(self._pass, self._port, key, ttl, wait, name)
+        return RunLock(self._pass, self._port, key, ttl, wait, holders, name)
 
     def _ask(self, key: str, call: Call, name: str | None) -> Any:
         step = self._pass.identify_call(call[0], key, name=name)
@@ -177,11 +179,13 @@ class Block:
         key: str,
         ttl: Duration | None,
         wait: Duration | None,
+        holders: int,
         name: str | None,
     ) -> None:
         self.key = check_key(key, "the key of a lock")
         self._ttl_ms = 0 if ttl is None else lifetime_ms(ttl)
         self._wait_ms = None if wait is None else milliseconds(wait, "wait")
+        self._among = among(holders)
         self._pass = pass_
         self._step = pass_.identify_call("lock", key, "lock", name)
         self._held: locks.LockBlock | None = None
@@ -211,7 +215,9 @@ class Block:
                 f"the lock {self.key!r} was entered twice", hint="call ctx.state.lock(...) again"
             )
         self._pass.unawaited.pop(self._step, None)
-        return locks.acquire(self._pass, self._step, self.key, self._ttl_ms, self._wait_ms)
+        return locks.acquire(
+            self._pass, self._step, self.key, self._ttl_ms, self._wait_ms, self._among
+        )
 
     def _enter(self, held: locks.LockBlock) -> None:
         self._held = held
@@ -244,9 +250,10 @@ class RunLock(Block):
         key: str,
         ttl: Duration | None,
         wait: Duration | None,
+        holders: int,
         name: str | None,
     ) -> None:
-        super().__init__(pass_, key, ttl, wait, name)
+        super().__init__(pass_, key, ttl, wait, holders, name)
         self._port = port
 
     def __enter__(self) -> RunLock:

@@ -49,6 +49,8 @@ ON_DUPLICATE: Final = ("refuse", "attach", "replace", "queue")
 that run, it cancels that run first, or its run waits until that run is over."""
 MAX_HOLDER: Final = 128
 """Characters of the text that describes the holder of a lock to people."""
+MAX_HOLDERS: Final = 1000
+"""Holders of a lock at a time, where it is asked for among several."""
 
 FINISHED: Final = frozenset(("completed", "failed", "cancelled"))
 """The statuses of a run that has ended."""

@@ -21,6 +21,9 @@ def lock_object(key: str, **changed: Any) -> dict[str, Any]:
     client = {"run": None, "step": None, "holder": "backup.sh (pid 4711)", "token": 17}
     times = {"since": AT, "expires_at": LATER}
     shown = client | times | {"waiting": 0, "line": []} | changed
+    held = {name: shown[name] for name in (*client, *times)}
+    is_held = held["token"] is not None
+    shown |= {"holders": 1 if is_held else None, "held_by": [held] if is_held else []}
     return {"key": key} | {name: value for name, value in shown.items() if name != "asker"}
 
 

@@ -203,14 +203,15 @@ class IncrementState(Asking, frozen=True, kw_only=True):
 
 class AcquireLock(Asking, frozen=True, kw_only=True):
     """Acquire `key` for `ttl_ms` (0, for runs only: until it is released). `wait_ms` is how long to
-    wait for it; None: without limit. `asker` identifies a client, `holder` describes it to
-    people."""
+    wait for it; None: without limit. `asker` identifies a client, `holder` describes it to people.
+    At most `holders` may hold it then, the asker included."""
 
     key: str
     ttl_ms: int = 0
     wait_ms: int | None = None
     asker: str = ""
     holder: str = ""
+    holders: int = 1
 
 
 class ExtendLock(Asking, frozen=True, kw_only=True):

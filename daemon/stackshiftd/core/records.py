@@ -523,6 +523,8 @@ class WaitStarted(Record, frozen=True, tag="wait.started"):
     ttl_ms: int = 0
     job: str = ""
     chain: str = ""
+    holders: int = 1
+    """Of a lock: how many may hold it at a time, if it was up to this wait."""
 
 
 class WaitEnded(Record, frozen=True, tag="wait.ended"):
@@ -617,12 +619,14 @@ class StateExpired(Record, frozen=True, tag="state.expired"):
 
 class LockRequested(Record, frozen=True, tag="lock.requested"):
     """A client waits for the lock, as `asker`; the wait ends with the daemon that recorded it.
-    `holder` is a description of the client for people."""
+    `holder` is a description of the client for people. At most `holders` may hold the lock when it
+    gets it, itself included."""
 
     key: str
     asker: str
     ttl_ms: int
     holder: str = ""
+    holders: int = 1
 
 
 class LockWithdrawn(Record, frozen=True, tag="lock.withdrawn"):
@@ -635,7 +639,7 @@ class LockWithdrawn(Record, frozen=True, tag="lock.withdrawn"):
 class LockAcquired(Record, frozen=True, tag="lock.acquired"):
     """The run (or the client that asked as `asker`) acquired the lock. The sequence number of this
     record is the fencing token, until an `attempt.started` or `attempt.lost` of the run renews the
-    token with its own."""
+    token with its own. While it holds the lock, at most `holders` do, itself included."""
 
     key: str
     expires_at: str | None = None
@@ -644,28 +648,32 @@ class LockAcquired(Record, frozen=True, tag="lock.acquired"):
     step: str = ""
     asker: str = ""
     holder: str = ""
+    holders: int = 1
 
 
 class LockExtended(Record, frozen=True, tag="lock.extended"):
-    """The holder extended the lock until `expires_at`. `step` is the call, if a handler made it."""
+    """The holder, a run or the client that asked as `asker`, extended the lock until `expires_at`.
+    `step` is the call, if a handler made it."""
 
     key: str
     expires_at: str
     run: str | None = None
     attempt: int = 0
     step: str = ""
+    asker: str = ""
 
 
 class LockReleased(Record, frozen=True, tag="lock.released"):
     """The lock was released. `reason`: `left` (the handler left its block), `raised` (its block
     raised), `run` (the run ended), `withdrawn` (the handler had given up its wait for it),
     `expired`, `client` or `forced` (a person took it away). `step` is the call by which the run had
-    acquired it."""
+    acquired it, `asker` the client that had."""
 
     key: str
     reason: str
     run: str | None = None
     step: str = ""
+    asker: str = ""
 
 
 # --- Events --------------------------------------------------------------------------------

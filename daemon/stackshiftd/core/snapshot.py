@@ -106,11 +106,12 @@ class ValueLine(_Line, frozen=True, tag="state"):
 
 
 class LockLine(_Line, frozen=True, tag="lock"):
-    """The holder of a lock and its line, in order."""
+    """The holder of a lock and its line, in order; `others` hold it too."""
 
     key: str
     holding: Holding | None
     waiting: list[Waiting]
+    others: list[Holding] = []
 
 
 class KeptLine(_Line, frozen=True, tag="event"):
@@ -226,7 +227,7 @@ def _stored(state: State, *, sort: bool) -> Iterator[msgspec.Struct]:
     for key, value in in_order(state.values.remembered(now_us)):
         yield ValueLine(key, **_text(value, "body", "value"))
     for key, lock in in_order(state.locks.items()):
-        yield LockLine(key, lock.holding, list(lock.line.values()))
+        yield LockLine(key, lock.holding, list(lock.line.values()), lock.holdings[1:])
     for kept in state.events.kept.values():
         yield KeptLine(**_text(kept, "payload", "payload"))
     for key, sent in in_order(state.events.keys.items()):
@@ -369,9 +370,11 @@ def _restore(state: State, lines: list[ValueLine | LockLine | KeptLine | SentKey
             _restore_value(state, line)
         elif isinstance(line, LockLine):
             in_line = {w.asker or place_of(w.run): w for w in line.waiting}
-            state.locks[line.key] = Lock(line.holding, in_line)
-            if line.holding is not None and line.holding.expires_us:
-                state.set_expiry(line.holding.expires_us, LOCK, line.key)
+            holdings = [] if line.holding is None else [line.holding, *line.others]
+            state.locks[line.key] = Lock(holdings, in_line)
+            for holding in holdings:
+                if holding.expires_us:
+                    state.set_expiry(holding.expires_us, LOCK, line.key)
         elif isinstance(line, KeptLine):
             payload = line.payload.encode("ascii")
             kept = Kept(

@@ -350,7 +350,10 @@ def _locked(state: State, name: str, step: Call, more: str, now_us: int) -> Why:
     lock = state.locks.get(key)
     holding = lock.held(now_us) if lock is not None else None
     owner = (holding.run or holding.holder or "a client") if holding is not None else ""
+    more_holders = len(lock.live(now_us)) - 1 if lock is not None else 0
     held = f"is held by {owner}" if holding is not None else "is about to change hands"
+    if more_holders > 0:
+        held += f" and {_others(more_holders)}"
     others = len(lock.line) - 1 if lock is not None else 0
     text = f"lock {key} {held}" + (f", {_others(others)} waiting" if others > 0 else "")
     if step.due_us:

@@ -24,6 +24,7 @@ from stackshift_jobs.values.limits import (
     KEY_TTL_MS,
     MAX_EVENTS,
     MAX_HOLDER,
+    MAX_HOLDERS,
     ON_TIMEOUT,
 )
 from stackshift_jobs.values.names import check_key, check_name
@@ -97,13 +98,15 @@ class AwaitEvent(Params):
 
 class AcquireLock(Params):
     """The params of `lock.acquire`. A client must give `ttl_ms` and `asker`. For a handler,
-    `ttl_ms` 0 means no expiry, and `wait_ms` None means to wait for ever."""
+    `ttl_ms` 0 means no expiry, and `wait_ms` None means to wait for ever. `holders`: how many may
+    hold it at a time."""
 
     key: str
     ttl_ms: int = 0
     wait_ms: int | None = None
     holder: str = ""
     asker: str = ""
+    holders: int = 1
 
 
 class ExtendLock(Params):
@@ -304,6 +307,7 @@ class Requests:
             wait_ms=0 if strict and wait_ms is None else wait_ms,
             asker=params.asker if strict else "",
             holder=params.holder if strict else "",
+            holders=within(params.holders, 1, MAX_HOLDERS, "holders"),
         )
 
     def extend(self, params: ExtendLock, _strict: bool = True) -> c.ExtendLock:

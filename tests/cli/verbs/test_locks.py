@@ -419,14 +419,14 @@ def test_ignored_signals_stay_ignored(shell: Shell) -> None:
 
 
 def test_locks_are_a_line_each(shell: Shell, daemon: FakeDaemon) -> None:
-    """`key holder since expires_at waiting token`, by key; with `--json` the objects."""
+    """`key holder since expires_at waiting token holders`, by key; with `--json` the objects."""
     run = run_id(7)
     daemon.locks["b"] = lock_object("b", run=run, holder=None, expires_at=None, waiting=2)
     daemon.locks["a\x1b"] = lock_object("a\x1b")
     told = shell("state", "locks")
     first, second = (line.split("\t") for line in told.stdout.splitlines())
-    assert first == ["a\\x1b", "backup.sh (pid 4711)", AT, LATER, "0", "17"]
-    assert second == ["b", run, AT, "", "2", "17"]
+    assert first == ["a\\x1b", "backup.sh (pid 4711)", AT, LATER, "0", "17", "1"]
+    assert second == ["b", run, AT, "", "2", "17", "1"]
     assert (told.stderr, told.code) == ("", 0)
     assert json.loads(shell("state", "locks", "b", "--json").stdout) == [daemon.locks["b"]]
     assert daemon.params("lock.list")["prefix"] == "b"

@@ -82,6 +82,11 @@ class Start(NamedTuple):
     until_us: int
 
 
+def most(key: str) -> int:
+    """How many may hold a lock: one, or of some locks two."""
+    return 2 if key in ("b", "d") else 1
+
+
 class Naive:
     """Everything that exists, by the model."""
 
@@ -89,7 +94,7 @@ class Naive:
         self.values: dict[str, Value] = {}
         self.versions: dict[str, tuple[int, int]] = {}
         """Of keys that are gone: the last version, and until when it is remembered."""
-        self.holders: dict[str, Held] = {}
+        self.holders: dict[str, tuple[Held, ...]] = {}
         self.lines: dict[str, list[Waiter]] = {}
         self.fence = 0
         self.kept: list[Event] = []
@@ -196,12 +201,12 @@ class Naive:
 
     # --- Locks -----------------------------------------------------------------------------
 
-    def holder(self, key: str, now_us: int) -> Held | None:
-        """Who holds it: its time has not passed."""
-        found = self.holders.get(key)
-        if found is not None and 0 < found.expires_us <= now_us:
-            return None
-        return found
+    def live(self, key: str, now_us: int) -> list[Held]:
+        """Who holds it: those whose time has not passed."""
+        return [h for h in self.holders.get(key, ()) if not 0 < h.expires_us <= now_us]
+
+    def _late(self, key: str, now_us: int) -> list[Held]:
+        return [h for h in self.holders.get(key, ()) if 0 < h.expires_us <= now_us]
 
     def _first(self, key: str, now_us: int) -> Waiter | None:
         in_time = (w for w in self.lines.get(key, ()) if not 0 < w.until_us <= now_us)
@@ -209,22 +214,28 @@ class Naive:
 
     def _hold(self, key: str, who: Who, ttl_us: int, now_us: int) -> Held:
         self.fence += 1
-        self.holders[key] = Held(who, now_us + ttl_us if ttl_us else 0, self.fence)
-        return self.holders[key]
+        held = Held(who, now_us + ttl_us if ttl_us else 0, self.fence)
+        self.holders[key] = (*self.holders.get(key, ()), held)
+        return held
 
-    def let_go(self, key: str, now_us: int) -> None:
-        """Nobody holds it; the first in line who still waits does then."""
-        del self.holders[key]
-        following = self._first(key, now_us)
-        if following is not None:
+    def let_go(self, key: str, held: Held, now_us: int) -> None:
+        """One holds it no more; the first in line who still waits does then."""
+        self.holders[key] = tuple(each for each in self.holders[key] if each.who != held.who)
+        while len(self.holders[key]) < most(key):
+            following = self._first(key, now_us)
+            if following is None:
+                break
             self._leave_line(key, following.who)
             self._hold(key, following.who, following.ttl_us, now_us)
+        if not self.holders[key]:
+            del self.holders[key]
 
     def run_out(self, key: str, now_us: int) -> None:
-        """It is on record that the time of its holder has passed."""
-        held = self.holders[key]
-        assert 0 < held.expires_us <= now_us, f"{key} runs out early: {held}"
-        self.let_go(key, now_us)
+        """It is on record that the time of its holders has passed, of all for whom it has."""
+        late = self._late(key, now_us)
+        assert late, f"{key} runs out early: {self.holders[key]}"
+        for held in late:
+            self.let_go(key, held, now_us)
 
     def _leave_line(self, key: str, who: Who) -> None:
         self.lines[key] = [waiter for waiter in self.lines[key] if waiter.who != who]
@@ -234,21 +245,24 @@ class Naive:
     ) -> Held | Refused | None:
         """None: it waits."""
         line = self.lines.setdefault(key, [])
-        known = [self.holders[key].who] if key in self.holders else []
+        known = [held.who for held in self.holders.get(key, ())]
         known += [waiter.who for waiter in line]
         if who[1] and any(other[0] == who[0] for other in known):
             return Refused("usage")
-        held = self.holder(key, now_us)
-        if not who[1] and held is not None and held.who == who:
-            return held
+        mine = [held for held in self.live(key, now_us) if held.who == who]
+        if not who[1] and mine:
+            return mine[0]
         if not who[1] and any(waiter.who == who for waiter in line):
             return None
-        if held is None and self._first(key, now_us) is None:
-            self.holders.pop(key, None)
-            return self._hold(key, who, ttl_us, now_us)
-        # The refusal of a client records nothing, not even that another's time has passed.
-        if held is None and key in self.holders and (who[1] or wait_us != 0):
+        before = dict(self.holders), dict(self.lines), self.fence
+        if self._late(key, now_us):
             self.run_out(key, now_us)
+        is_first = self._first(key, now_us) is None
+        if is_first and len(self.holders.get(key, ())) < most(key):
+            return self._hold(key, who, ttl_us, now_us)
+        if not who[1] and wait_us == 0:
+            # The refusal of a client records nothing, not even that another's time has passed.
+            self.holders, self.lines, self.fence = before
         if wait_us == 0:
             return Refused("lock_held")
         until_us = now_us + wait_us if wait_us is not None and who[1] else 0
@@ -257,46 +271,55 @@ class Naive:
 
     def extend(self, key: str, who: Who, ttl_us: int, now_us: int) -> Held | Refused:
         """What an extension of a lock must answer."""
-        held = self.holder(key, now_us)
-        if held is None or held.who[0] != who[0]:
-            code = "lock_held" if held is not None else "not_found"
+        live = self.live(key, now_us)
+        mine = [held for held in live if held.who[0] == who[0]]
+        if not mine:
+            code = "lock_held" if live else "not_found"
             return Refused("lock_lost" if who[1] else code)
-        self.holders[key] = held._replace(expires_us=now_us + ttl_us)
-        return self.holders[key]
+        return self._replace(key, mine[0], mine[0]._replace(expires_us=now_us + ttl_us))
+
+    def _replace(self, key: str, held: Held, by: Held) -> Held:
+        self.holders[key] = tuple(by if each is held else each for each in self.holders[key])
+        return by
 
     def release(self, key: str, asker: str, now_us: int) -> Refused | None:
         """A client lets its lock go."""
-        held = self.holder(key, now_us)
-        if held is None:
+        live = self.live(key, now_us)
+        if not live:
             return Refused("not_found")
-        if held.who != (asker, ""):
+        mine = [held for held in live if held.who == (asker, "")]
+        if not mine:
             return Refused("lock_held")
-        self.let_go(key, now_us)
+        self.let_go(key, mine[0], now_us)
         return None
 
     def take_away(self, key: str, now_us: int) -> Refused | None:
-        """A person takes the lock away from whoever holds it."""
-        if self.holder(key, now_us) is None:
-            return Refused("not_found")
-        self.let_go(key, now_us)
+        """A person takes the lock away from the one who has held it longest."""
+        first, live = self.holders[key][0], self.live(key, now_us)
+        if first not in live:
+            return Refused("lock_held" if live else "not_found")
+        self.let_go(key, first, now_us)
         return None
 
     def leave(self, who: Who, now_us: int) -> bool:
         """The block of a handler's lock is left; did it hold it until now?"""
-        for key, held in self.holders.items():
+        for key, held in self._all():
             if held.who == who:
-                lives = self.holder(key, now_us) is not None
-                self.let_go(key, now_us)
+                lives = held in self.live(key, now_us)
+                self.let_go(key, held, now_us)
                 return lives
         return False
 
+    def _all(self) -> list[tuple[str, Held]]:
+        return [(key, held) for key, holders in self.holders.items() for held in holders]
+
     def check(self, who: Who, now_us: int) -> Refused | None:
         """Does the handler still hold what it took by that call?"""
-        for key, held in self.holders.items():
+        for key, held in self._all():
             if held.who == who:
-                if self.holder(key, now_us) is not None:
+                if held in self.live(key, now_us):
                     return None
-                self.let_go(key, now_us)
+                self.let_go(key, held, now_us)
                 break
         return Refused("lock_lost")
 
@@ -307,10 +330,10 @@ class Naive:
 
     def renew(self, run: str) -> None:
         """A new execution of the run begins: the tokens of the last one are no longer valid."""
-        for key, held in self.holders.items():
+        for key, held in self._all():
             if held.who[0] == run:
                 self.fence += 1
-                self.holders[key] = held._replace(fence=self.fence)
+                self._replace(key, held, held._replace(fence=self.fence))
 
     def lose_clients(self) -> None:
         """The daemon is gone, and with it the clients that wait for locks."""
@@ -412,7 +435,7 @@ class Naive:
             if start.run == run and start.until_us <= now_us:
                 del self.starts[key]
         self.unfinished.add(run)
-        self.unsure |= {(run, key) for key, held in self.holders.items() if held.who[0] == run}
+        self.unsure |= {(run, key) for key, held in self._all() if held.who[0] == run}
 
     def end(self, runs: list[str], executing: Collection[str], now_us: int) -> None:
         """These runs have ended together. The handlers of `executing` have not stopped yet."""
@@ -427,7 +450,7 @@ class Naive:
 
     def stopped(self, run: str, now_us: int) -> None:
         """Nothing executes for the run: the locks that it has no right to any more pass on."""
-        for key, held in list(self.holders.items()):
+        for key, held in self._all():
             if held.who[0] == run and (run not in self.unfinished or (run, key) in self.unsure):
-                self.let_go(key, now_us)
+                self.let_go(key, held, now_us)
         self.unsure = {(other, key) for other, key in self.unsure if other != run}

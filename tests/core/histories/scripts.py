@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
-from core.histories.naive_model import Event, Naive, Wait, Who
+from core.histories.naive_model import Event, Naive, Wait, Who, most
 from stackshift_jobs.values.durations import from_rfc3339
 from stackshift_jobs.values.strict_json import canonical, dumps
 from stackshiftd.core import commands as c
@@ -273,7 +273,7 @@ class _Branch:
             def expect(naive: Naive, now_us: int) -> Any:
                 return naive.take(key, (of.run, name), ttl_ms * 1000, _us(wait_ms), now_us)
 
-            fields = {"key": key, "ttl_ms": ttl_ms, "wait_ms": wait_ms}
+            fields = {"key": key, "ttl_ms": ttl_ms, "wait_ms": wait_ms, "holders": most(key)}
             answer = yield Ask(c.AcquireLock, fields, name, expect)
             if answer.error is not None:
                 raise Failed(name)

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from stackshiftd.core.state.events import Kept, address_of
 from stackshiftd.core.state.expiry import EVENT, EXPECTATION, GROUP, LOCK, STATE, Expiry
-from stackshiftd.core.state.locks import Holding, Lock, place_of, token_json
+from stackshiftd.core.state.locks import (
+    Holding,
+    Lock,
+    Waiting,
+    has_room,
+    place_of,
+    token_json,
+)
 from stackshiftd.core.state.state import CallKind, Phase, Run, State
 
 
@@ -21,8 +28,15 @@ def audit_stored(state: State) -> None:
 def audit_lines(state: State) -> None:
     """Nobody waits for a lock that is free. Holds after every append."""
     for key, lock in state.locks.items():
-        if lock.holding is None:
-            assert lock.next(state.now_us) is None, f"{lock.next(state.now_us)} waits for {key}"
+        first = lock.waiting(state.now_us)
+        everybody: list[Holding | Waiting] = [*lock.holdings, *lock.line.values()]
+        # Where all ask for it among as many; else room may be left until the next release.
+        if first is not None and len({each.holders for each in everybody}) == 1:
+            assert not has_room(first[1].holders, lock.holdings), f"{first[1]} waits for {key}"
+        assert first is None or lock.holdings, f"{first} waits for {key}"
+        for at, holding in enumerate(lock.holdings):
+            others = [*lock.holdings[:at], *lock.holdings[at + 1 :]]
+            assert has_room(holding.holders, others), f"{key} has too many holders"
 
 
 def _ends(state: State) -> set[Expiry]:
@@ -33,8 +47,7 @@ def _ends(state: State) -> set[Expiry]:
         if value.lives and value.expires_us
     }
     for key, lock in state.locks.items():
-        if lock.holding is not None and lock.holding.expires_us:
-            found.add(Expiry(lock.holding.expires_us, LOCK, key))
+        found |= {Expiry(h.expires_us, LOCK, key) for h in lock.holdings if h.expires_us}
     alerts = state.alerts
     found |= {Expiry(group.until_us, GROUP, key) for key, group in alerts.groups.items()}
     expected = alerts.expectations.items()
@@ -57,15 +70,16 @@ def _audit_values(state: State) -> None:
 
 def _audit_locks(state: State) -> None:
     for key, lock in state.locks.items():
-        assert lock.holding is not None or lock.line, f"nobody knows of lock {key}"
-        if lock.holding is not None:
-            _audit_holding(state, key, lock.holding)
+        assert lock.holdings or lock.line, f"nobody knows of lock {key}"
+        for holding in lock.holdings:
+            _audit_holding(state, key, holding)
         _audit_line(state, key, lock)
     for run in state.runs.values():
         holds = {
-            key: lock.holding
+            key: holding
             for key, lock in state.locks.items()
-            if lock.holding is not None and lock.holding.run == run.id
+            for holding in lock.holdings
+            if holding.run == run.id
         }
         assert sorted(run.locks) == sorted(holds), f"{run.id} holds {run.locks}"
         _audit_lock_steps(state, run, holds)
@@ -103,6 +117,7 @@ def _audit_line(state: State, key: str, lock: Lock) -> None:
         assert (step.kind, step.phase) == (CallKind.LOCK, Phase.WAITING)
         assert step.wait is not None
         assert (step.wait.lock, step.wait.ttl_ms) == (key, waiting.ttl_ms)
+        assert step.wait.holders == waiting.holders
         assert step.due_us == waiting.until_us
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from core.histories import scripts
-from core.histories.naive_model import Naive, Refused
+from core.histories.naive_model import Naive, Refused, most
 from core.histories.scripts import Ask, Op
 from core.histories.state_comparison import agree
 from core.histories.state_world import TERMS, World
@@ -51,7 +51,9 @@ class Lived(World):
         """A client asks for a lock, unless it waits for one already."""
         if self.clients.get((asker, key)) == 0:
             return  # it waits for an answer
-        command = c.AcquireLock(key=key, ttl_ms=ttl_ms, wait_ms=wait_ms, asker=asker)
+        command = c.AcquireLock(
+            key=key, ttl_ms=ttl_ms, wait_ms=wait_ms, asker=asker, holders=most(key)
+        )
         wait_us = wait_ms * 1000 if wait_ms is not None else None
         answer = self.client(
             command,

@@ -12,8 +12,8 @@ from stackshiftd.core import commands as c
 from stackshiftd.core.state.state import CallKind, Phase, State
 
 ANSWERS: Final = (CallKind.VALUE, CallKind.REFUSED)
-Tokens = dict[str, tuple[int, int]]
-"""Key of a lock → (fence in the model, token) of its last holder."""
+Tokens = dict[str, dict[int, int]]
+"""Key of a lock → fence in the model → token, of all that have held it."""
 
 
 # --- The state -----------------------------------------------------------------------------
@@ -41,17 +41,21 @@ def compare(state: State, naive: Naive, tokens: Tokens) -> None:
 
 
 def _compare_locks(state: State, naive: Naive, tokens: Tokens) -> None:
-    held = {key: k.holding for key, k in state.locks.items() if k.holding is not None}
-    assert {key: (h.run or h.asker, h.step, h.expires_us) for key, h in held.items()} == {
-        key: (*h.who, h.expires_us) for key, h in naive.holders.items()
-    }
-    for key, holding in held.items():
-        fence, token = tokens.get(key, (0, 0))
-        now_fence = naive.holders[key].fence
-        assert holding.token == token if now_fence == fence else holding.token > token, (
-            f"the token of {key} goes from {token} to {holding.token}"
-        )
-        tokens[key] = (now_fence, holding.token)
+    held = {key: lock.holdings for key, lock in state.locks.items() if lock.holdings}
+    assert {
+        key: [(h.run or h.asker, h.step, h.expires_us) for h in holdings]
+        for key, holdings in held.items()
+    } == {key: [(*h.who, h.expires_us) for h in holders] for key, holders in naive.holders.items()}
+    for key, holdings in held.items():
+        known = tokens.get(key, {})
+        newest = max(known.values(), default=0)
+        now = {h.fence: each.token for h, each in zip(naive.holders[key], holdings, strict=True)}
+        for fence, token in now.items():
+            assert token == known[fence] if fence in known else token > newest, (
+                f"a token of {key} goes from {newest} to {token}"
+            )
+        assert len(set(now.values())) == len(holdings), f"two holders of {key} have one token"
+        tokens[key] = known | now
     lines = {
         key: [((w.run or w.asker), w.step, w.ttl_ms * 1000, w.until_us) for w in k.line.values()]
         for key, k in state.locks.items()

@@ -98,15 +98,32 @@ class Stored(Story):
 
     # --- Locks -----------------------------------------------------------------------------
 
-    def takes(self, run: str, key: str, *, ttl: str | None = None, wait: str | None = None) -> Any:
+    def takes(
+        self,
+        run: str,
+        key: str,
+        *,
+        ttl: str | None = None,
+        wait: str | None = None,
+        holders: int = 1,
+    ) -> Any:
         """A handler acquires a lock: its answer, or None while it waits in line."""
         ttl_ms = milliseconds(ttl) if ttl is not None else 0
         fields: dict[str, Any] = {"key": key, "ttl_ms": ttl_ms, "wait_ms": _ms(wait)}
-        return self.ask(c.AcquireLock, f"[lock {key}]", run, **fields)
+        return self.ask(c.AcquireLock, f"[lock {key}]", run, **fields, holders=holders)
 
-    def acquires(self, asker: str, key: str, *, ttl: str = "30s", wait: str | None = "0s") -> Any:
+    def acquires(
+        self,
+        asker: str,
+        key: str,
+        *,
+        ttl: str = "30s",
+        wait: str | None = "0s",
+        holders: int = 1,
+    ) -> Any:
         """The client `asker` asks for a lock: its answer, or None while it waits in line."""
         fields: dict[str, Any] = {"key": key, "ttl_ms": milliseconds(ttl), "wait_ms": _ms(wait)}
+        fields["holders"] = holders
         return self.ask(c.AcquireLock, "", asker=asker, holder=f"{asker}@host", **fields)
 
     def leaves(self, run: str, key: str, *, raised: bool = False, lock: str = "") -> bool:

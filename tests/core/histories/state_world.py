@@ -404,7 +404,7 @@ class World(Story):
         now_us = self.now_us
         naive = self.naive
         assert all(naive.read(key, now_us) for key in naive.values)
-        assert all(naive.holder(key, now_us) for key in naive.holders)
+        assert all(naive.live(key, now_us) == [*naive.holders[key]] for key in naive.holders)
         assert all(event.expires_us > now_us for event in naive.kept)
         assert not any(0 < wait.due_us <= now_us for wait in naive.waits.values())
         for line in naive.lines.values():

@@ -268,7 +268,7 @@ def _stopped(state: State, run: Run, now_us: int, before: int = 0) -> Decision:
     release = LockRelease(state, now_us)
     for key in run.locks:
         if run.finished or not holds(state, run, key):
-            release.release(key, "run", before)
+            release.release_of(run, key, "run", before)
     stopped = r.AttemptStopped(run.id, run.attempt)
     return Decision((*release.records, stopped), tuple(release.effects))
 

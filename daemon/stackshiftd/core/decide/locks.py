@@ -39,15 +39,13 @@ def acquire(state: State, who: Asker, command: c.AcquireLock, now_us: int) -> De
         return who.refuse(mistake)
     lock = state.locks.get(command.key, EMPTY)
     release = LockRelease(state, now_us)
-    if lock.holding is not None and lock.held(now_us) is None:
-        release.release(command.key, "expired")
-    given = any(isinstance(record, r.LockAcquired) for record in release.records)
-    holding = lock.held(now_us)
-    if who.run is None and holding is not None and holding.asker == command.asker:
-        return who.answer(token_json(command.key, holding.token, holding.expires_us))
+    release.release_expired(command.key)
+    mine = lock.of_asker(command.asker) if who.run is None else None
+    if mine is not None and mine in lock.live(now_us):
+        return who.answer(token_json(command.key, mine.token, mine.expires_us))
     if who.run is None and command.asker in lock.line:
         return Decision(reply=Queued(command.asker))
-    if holding is None and not given and lock.next(now_us) is None:
+    if release.is_free(command.key, command.holders):
         return _acquire(state, who, command, release, now_us)
     if command.wait_ms == 0:
         return _refuse(who, command, lock, release, now_us)
@@ -66,6 +64,7 @@ def _acquire(
         who.step,
         command.asker,
         command.holder,
+        command.holders,
     )
     records = (*release.records, acquired)
     body = token_json(command.key, state.seq + len(records), expires_us)
@@ -85,7 +84,9 @@ def _refuse(
 def _join_line(who: Asker, command: c.AcquireLock, release: LockRelease, now_us: int) -> Decision:
     records, effects = tuple(release.records), tuple(release.effects)
     if who.run is None:
-        asked = r.LockRequested(command.key, command.asker, command.ttl_ms, command.holder)
+        asked = r.LockRequested(
+            command.key, command.asker, command.ttl_ms, command.holder, command.holders
+        )
         return Decision((*records, asked), effects, Queued(command.asker))
     due_us = now_us + command.wait_ms * 1000 if command.wait_ms is not None else 0
     waits = r.WaitStarted(
@@ -96,6 +97,7 @@ def _join_line(who: Asker, command: c.AcquireLock, release: LockRelease, now_us:
         rfc3339(due_us) if due_us else None,
         lock=command.key,
         ttl_ms=command.ttl_ms,
+        holders=command.holders,
     )
     return Decision((*records, waits), (Acknowledge(who.call, due_us), *effects))
 
@@ -113,14 +115,18 @@ def _acquired_twice(state: State, run: Run, key: str) -> Usage | None:
 
 
 def held_error(key: str, lock: Lock, now_us: int) -> LockHeld:
-    """The refusal of a lock that another holder has, or is about to acquire."""
-    holding = lock.held(now_us)
+    """The refusal of a lock that another holder has, or is about to acquire. Of several, the one is
+    named who has held it longest."""
+    live = lock.live(now_us)
+    holding = live[0] if live else None
     if holding is None:
         return LockHeld(
             f"lock {key!r} is about to be acquired by another holder", owner=None, key=key
         )
     until = rfc3339(holding.expires_us) if holding.expires_us else None
     text = f"lock {key!r} is held by {holding.run or holding.holder or 'a client'}"
+    if len(live) > 1:
+        text += f" and {len(live) - 1} more"
     return LockHeld(
         text + (f" until {until[:19]}Z" if until else ""),
         hint=f"stackshift runs why {holding.run}" if holding.run else "wait for it: --wait 1m",
@@ -149,12 +155,19 @@ def extend(state: State, who: Asker, command: c.ExtendLock, now_us: int) -> Deci
     lock = state.locks.get(command.key, EMPTY)
     if who.run is None:
         holding = _client_holding(command.key, lock, command.lock_token, now_us)
-    elif (present := lock.held(now_us)) is not None and present.run == who.run.id:
-        holding = present
+    elif (own := lock.of_run(who.run.id)) is not None and own in lock.live(now_us):
+        holding = own
     else:
         return who.refuse(_lost(command.key, _due_us(who.run, command.key), now_us))
     expires_us = now_us + command.ttl_ms * 1000
-    record = r.LockExtended(command.key, rfc3339(expires_us), who.id, who.attempt, who.step)
+    record = r.LockExtended(
+        command.key,
+        rfc3339(expires_us),
+        who.id,
+        who.attempt,
+        who.step,
+        "" if holding.run else holding.asker,
+    )
     return who.answer(token_json(command.key, holding.token, expires_us), (record,))
 
 
@@ -166,15 +179,16 @@ def release(state: State, who: Asker, command: c.ReleaseLock, now_us: int) -> De
         lock = state.locks.get(command.key, EMPTY)
         held_by = _holding if command.force else _client_holding
         holding = held_by(command.key, lock, command.lock_token, now_us)
-        release.release(command.key, "forced" if command.force else "client")
+        release.release(command.key, holding, "forced" if command.force else "client")
         body = encode({"key": command.key, "token": holding.token})
         return who.answer(body, tuple(release.records), tuple(release.effects))
     key = _held_by(state, who.run, command.lock)
     if key is None:
         return who.answer(b'{"held":false}')
     # An expiry is recorded before the handler learns of it, so a later pass gets the same answer.
-    held = state.locks[key].held(now_us) is not None
-    release.release(key, ("raised" if command.raised else "left") if held else "expired")
+    held = _is_live(state, who.run, key, now_us)
+    reason = ("raised" if command.raised else "left") if held else "expired"
+    release.release_of(who.run, key, reason)
     body = b'{"held":true}' if held else b'{"held":false}'
     return who.answer(body, tuple(release.records), tuple(release.effects))
 
@@ -184,11 +198,11 @@ def check(state: State, run: Run, command: c.CheckLock, now_us: int) -> Decision
     call `step`, which it is about to make, is refused with `LockLost`."""
     who = Asker(run, command.call, command.step)
     key = _held_by(state, run, command.lock)
-    if key is not None and state.locks[key].held(now_us) is not None:
+    if key is not None and _is_live(state, run, key, now_us):
         return who.answer(b"true")
     release = LockRelease(state, now_us)
     if key is not None:
-        release.release(key, "expired")
+        release.release_of(run, key, "expired")
     acquired = run.calls.get(command.lock)
     due_us = acquired.due_us if acquired is not None else 0
     error = _lost(key or _key_of(run, command.lock), due_us, now_us)
@@ -204,9 +218,9 @@ def withdraw(state: State, command: c.WithdrawLock, _now_us: int) -> Decision:
 
 
 def expire(state: State, key: str, now_us: int) -> Decision:
-    """Expire a lock that its holder has held for its ttl."""
+    """Expire a lock that holders have held for their ttl."""
     release = LockRelease(state, now_us)
-    release.release(key, "expired")
+    release.release_expired(key)
     return Decision(tuple(release.records), tuple(release.effects))
 
 
@@ -236,12 +250,13 @@ def _client_holding(key: str, lock: Lock, token: int, now_us: int) -> Holding:
 
 def _holding(key: str, lock: Lock, token: int, now_us: int) -> Holding:
     """The same for a holder of any kind: who has seen one with its token means no other."""
-    holding = lock.held(now_us)
-    if holding is None:
+    live = lock.live(now_us)
+    if not live:
         raise NotFound(f"nobody holds lock {key!r}", key=key)
-    if holding.token != token:
-        raise held_error(key, lock, now_us)
-    return holding
+    for holding in live:
+        if holding.token == token:
+            return holding
+    raise held_error(key, lock, now_us)
 
 
 def _due_us(run: Run, key: str) -> int:
@@ -265,7 +280,13 @@ def _key_of(run: Run, step: str) -> str:
 def _held_by(state: State, run: Run, step: str) -> str | None:
     """The key of the lock that the run holds by its call `step`; None if it holds none by it."""
     for key in run.locks:
-        holding = state.locks[key].holding
-        if holding is not None and holding.run == run.id and holding.step == step:
+        holding = state.locks[key].of_run(run.id)
+        if holding is not None and holding.step == step:
             return key
     return None
+
+
+def _is_live(state: State, run: Run, key: str, now_us: int) -> bool:
+    """Has the time of a lock that the run holds not passed?"""
+    lock = state.locks[key]
+    return lock.of_run(run.id) in lock.live(now_us)

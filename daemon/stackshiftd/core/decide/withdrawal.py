@@ -36,7 +36,7 @@ def withdraw(state: State, run: Run, command: c.WithdrawCall, now_us: int) -> De
 def _with_lock(state: State, run: Run, withdrawn: r.CallWithdrawn, now_us: int) -> Decision:
     release = LockRelease(state, now_us)
     for key in run.locks:
-        holding = state.locks[key].holding
-        if holding is not None and holding.run == run.id and holding.step == withdrawn.step:
-            release.release(key, "withdrawn")
+        holding = state.locks[key].of_run(run.id)
+        if holding is not None and holding.step == withdrawn.step:
+            release.release(key, holding, "withdrawn")
     return Decision((*release.records, withdrawn), tuple(release.effects))

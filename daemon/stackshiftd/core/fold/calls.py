@@ -136,7 +136,9 @@ def _wait_started(state: State, entry: r.Entry, record: r.WaitStarted) -> None:
         chain=record.chain,
     )
     if record.wait in ("event", "lock") or record.on_timeout:
-        step.wait = WaitTerms(record.events, record.on_timeout, record.lock, record.ttl_ms)
+        step.wait = WaitTerms(
+            record.events, record.on_timeout, record.lock, record.ttl_ms, record.holders
+        )
     run.calls[record.step] = step
     await_call(state, run, record.step, step)
     note(run, None)

@@ -27,7 +27,7 @@ def _lock(state: State, key: str) -> Lock:
 
 def _settle(state: State, key: str) -> None:
     lock = state.locks[key]
-    if lock.holding is None and not lock.line:
+    if not lock.holdings and not lock.line:
         del state.locks[key]
 
 
@@ -35,7 +35,8 @@ def join_line(state: State, run: Run, name: str) -> None:
     """Put the run, whose call `name` waits for a lock, in that lock's line."""
     step = run.calls[name]
     assert step.wait is not None
-    waiting = Waiting(step.seq, step.wait.ttl_ms, step.due_us, run.id, name)
+    terms = step.wait
+    waiting = Waiting(step.seq, terms.ttl_ms, step.due_us, run.id, name, holders=terms.holders)
     _lock(state, step.wait.lock).line[place_of(run.id)] = waiting
 
 
@@ -47,7 +48,14 @@ def leave_line(state: State, run: Run, key: str) -> None:
 
 
 def _requested(state: State, entry: r.Entry, record: r.LockRequested) -> None:
-    waiting = Waiting(entry.seq, record.ttl_ms, 0, asker=record.asker, holder=record.holder)
+    waiting = Waiting(
+        entry.seq,
+        record.ttl_ms,
+        0,
+        asker=record.asker,
+        holder=record.holder,
+        holders=record.holders,
+    )
     _lock(state, record.key).line[record.asker] = waiting
 
 
@@ -60,7 +68,7 @@ def _withdrawn(state: State, _entry: r.Entry, record: r.LockWithdrawn) -> None:
 def _acquired(state: State, entry: r.Entry, record: r.LockAcquired) -> None:
     expires_us = from_rfc3339(record.expires_at) if record.expires_at else 0
     lock = _lock(state, record.key)
-    lock.holding = Holding(
+    holding = Holding(
         entry.seq,
         expires_us,
         entry.at_us,
@@ -68,7 +76,9 @@ def _acquired(state: State, entry: r.Entry, record: r.LockAcquired) -> None:
         record.step,
         record.asker,
         record.holder,
+        record.holders,
     )
+    lock.holdings = [*lock.holdings, holding]
     if expires_us:
         state.set_expiry(expires_us, LOCK, record.key)
     if record.run is None:
@@ -88,7 +98,7 @@ def _acquired(state: State, entry: r.Entry, record: r.LockAcquired) -> None:
 def _extended(state: State, entry: r.Entry, record: r.LockExtended) -> None:
     lock = _lock(state, record.key)
     expires_us = from_rfc3339(record.expires_at)
-    holding = lock.holding
+    holding = _found(lock, record)
     token = 0
     if holding is not None:
         holding.expires_us = expires_us
@@ -101,7 +111,8 @@ def _extended(state: State, entry: r.Entry, record: r.LockExtended) -> None:
 def _released(state: State, entry: r.Entry, record: r.LockReleased) -> None:
     lock = state.locks.get(record.key)
     if lock is not None:
-        lock.holding = None
+        gone = _found(lock, record)
+        lock.holdings = [each for each in lock.holdings if each is not gone]
         _settle(state, record.key)
     run = state.runs.get(record.run or "")
     if run is None:
@@ -114,6 +125,14 @@ def _released(state: State, entry: r.Entry, record: r.LockReleased) -> None:
         run.progressed = True
 
 
+def _found(lock: Lock, record: r.LockExtended | r.LockReleased) -> Holding | None:
+    """The holding that the record is about. Early journals do not name a client; then there was
+    one holder."""
+    if record.run is not None:
+        return lock.of_run(record.run)
+    return lock.of_asker(record.asker) if record.asker else lock.holding
+
+
 def released_since(run: Run, seq: int) -> list[str]:
     """The lock calls whose blocks were left after the record `seq`. That record's step may have run
     inside them, so repeating it means entering them again."""
@@ -123,8 +142,8 @@ def released_since(run: Run, seq: int) -> list[str]:
 def renew(state: State, run: Run, seq: int) -> None:
     """Give the run's locks the new token `seq`, because its execution until now is over."""
     for key in run.locks:
-        holding = state.locks[key].holding
-        if holding is not None and holding.run == run.id:
+        holding = state.locks[key].of_run(run.id)
+        if holding is not None:
             holding.token = seq
             _update_call(state, key, holding)
 

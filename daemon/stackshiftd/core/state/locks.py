@@ -2,10 +2,13 @@
 
 Laws:
 
-- A lock has one holder at any sequence number. Runs and clients wait in one line, first come, first
-  served.
+- A lock has one holder at any sequence number; or several, if each of them asked for it among so
+  many (`holders`) or more. Runs and clients wait in one line, first come, first served, also if one
+  behind the first asked for it among more.
 - A lock is in memory while it has a holder or a line. If it has a line but no holder, every wait in
-  the line has timed out: the append that releases a lock also gives it to the next in line.
+  the line has timed out: the append that releases a lock also gives it to those next in line for
+  whom there is room. (Room that the first in line leaves by giving up, for those behind who asked
+  for it among more, is given at the next release.)
 - The fencing token is the sequence number of the record by which the lock was acquired, or by which
   its token was renewed. A later holder, and a later execution of the same run after a loss, has a
   greater one.
@@ -14,6 +17,7 @@ Laws:
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterable
 from typing import Final
 
 import msgspec
@@ -35,11 +39,13 @@ class Holding(msgspec.Struct, forbid_unknown_fields=True):
     asker: str = ""
     holder: str = ""
     """A description of that client for people."""
+    holders: int = 1
+    """How many may hold the lock while this one does."""
 
 
 class Waiting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A run or client in the line, which will hold the lock for `ttl_ms`. Its wait times out at
-    `until_us`; 0 for never."""
+    """A run or client in the line, which will hold the lock for `ttl_ms`, among at most `holders`.
+    Its wait times out at `until_us`; 0 for never."""
 
     seq: int
     ttl_ms: int
@@ -48,27 +54,58 @@ class Waiting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     step: str = ""
     asker: str = ""
     holder: str = ""
+    holders: int = 1
 
 
 class Lock(msgspec.Struct):
-    """One lock. The keys of `line` are `place_of(run)` for a run, which is in it at most once, and
-    the asker for a client."""
+    """One lock. `holdings` are in the order in which they began. The keys of `line` are
+    `place_of(run)` for a run, which is in it at most once, and the asker for a client."""
 
-    holding: Holding | None = None
+    holdings: list[Holding] = []
     line: dict[str, Waiting] = {}
 
-    def held(self, now_us: int) -> Holding | None:
-        """The holder at `now_us`; None if there is none, or if its time has passed and only the
-        record of that is missing."""
-        holding = self.holding
-        return holding if holding is not None and not 0 < holding.expires_us <= now_us else None
+    @property
+    def holding(self) -> Holding | None:
+        """The one who has held it longest; None if nobody holds it."""
+        return self.holdings[0] if self.holdings else None
 
-    def next(self, now_us: int, gone: frozenset[str] = frozenset()) -> Waiting | None:
-        """The first in line whose wait has not timed out, except for the runs in `gone`."""
-        for waiting in self.line.values():
-            if waiting.run not in gone and not 0 < waiting.until_us <= now_us:
-                return waiting
+    def live(self, now_us: int) -> list[Holding]:
+        """The holders at `now_us`, without those whose time has passed and only the record of that
+        is missing."""
+        return [each for each in self.holdings if not 0 < each.expires_us <= now_us]
+
+    def expired(self, now_us: int) -> list[Holding]:
+        """The others."""
+        return [each for each in self.holdings if 0 < each.expires_us <= now_us]
+
+    def held(self, now_us: int) -> Holding | None:
+        """The one of `live` who has held it longest; None if there is none."""
+        return next(iter(self.live(now_us)), None)
+
+    def of_run(self, run: str) -> Holding | None:
+        """The holding of a run, whatever its time; None if it has none."""
+        return next((each for each in self.holdings if each.run == run), None) if run else None
+
+    def of_asker(self, asker: str) -> Holding | None:
+        """The same for a client."""
+        return next((each for each in self.holdings if not each.run and each.asker == asker), None)
+
+    def waiting(
+        self, now_us: int, gone: frozenset[str] = frozenset(), given: Container[str] = ()
+    ) -> tuple[str, Waiting] | None:
+        """The first in line, and its key, whose wait has not timed out; except for the runs in
+        `gone`, and for those to whom the lock is `given` already."""
+        for place, waiting in self.line.items():
+            is_over = 0 < waiting.until_us <= now_us
+            if waiting.run not in gone and place not in given and not is_over:
+                return place, waiting
         return None
+
+
+def has_room(holders: int, holding: Iterable[Holding | Waiting]) -> bool:
+    """May another hold the lock, among at most `holders`, beside those who are `holding` it?"""
+    limits = [holders, *(each.holders for each in holding)]
+    return len(limits) <= min(limits)
 
 
 def place_of(run: str) -> str:

@@ -120,13 +120,14 @@ PENDING: Final = frozenset((Phase.WAITING, Phase.RETRYING))
 
 class WaitTerms(msgspec.Struct, frozen=True, gc=False):
     """What a call waits for: one of `events` (names with correlation keys), or `lock`, to hold it
-    for `ttl_ms`. `on_timeout` is what happens to the run if an event, or the end of a child, does
-    not come in time."""
+    for `ttl_ms`, among at most `holders`. `on_timeout` is what happens to the run if an event, or
+    the end of a child, does not come in time."""
 
     events: list[tuple[str, str]] = []
     on_timeout: str = ""
     lock: str = ""
     ttl_ms: int = 0
+    holders: int = 1
 
     @property
     def addresses(self) -> list[str]:
@@ -712,8 +713,8 @@ class State:
             return expiry.key in self.events.kept
         if expiry.what == LOCK:
             lock = self.locks.get(expiry.key)
-            holding = lock.holding if lock is not None else None
-            return holding is not None and holding.expires_us == expiry.due_us
+            holdings = lock.holdings if lock is not None else []
+            return any(holding.expires_us == expiry.due_us for holding in holdings)
         if expiry.what == GROUP:
             group = self.alerts.groups.get(expiry.key)
             return group is not None and group.until_us == expiry.due_us

@@ -212,8 +212,21 @@ class Locks:
 
 
 def _shown(key: str, lock: Lock, now_us: int) -> dict[str, Any]:
-    """A lock as lists show it. `run`, `holder` and `token` are null while it changes hands."""
-    held = lock.held(now_us)
+    """A lock as lists show it. `run`, `holder` and `token` are those of its first holder, and null
+    while it changes hands."""
+    live = lock.live(now_us)
+    held_by = [
+        {
+            "run": each.run or None,
+            "step": each.step or None,
+            "holder": each.holder or None,
+            "since": rfc3339(each.since_us),
+            "expires_at": rfc3339(each.expires_us) if each.expires_us else None,
+            "token": each.token,
+        }
+        for each in live
+    ]
+    none = dict.fromkeys(("run", "step", "holder", "since", "expires_at", "token"))
     line = [
         {
             "run": waiting.run or None,
@@ -225,12 +238,9 @@ def _shown(key: str, lock: Lock, now_us: int) -> dict[str, Any]:
     ]
     return {
         "key": key,
-        "run": (held and held.run) or None,
-        "step": (held and held.step) or None,
-        "holder": (held and held.holder) or None,
-        "since": rfc3339(held.since_us) if held else None,
-        "expires_at": rfc3339(held.expires_us) if held and held.expires_us else None,
-        "token": held.token if held else None,
+        **(held_by[0] if held_by else none),
         "waiting": len(lock.line),
         "line": line,
+        "holders": min((each.holders for each in live), default=None),
+        "held_by": held_by,
     }
