@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from stackshift_jobs.handler.command import CommandResult
     from stackshift_jobs.handler.context import JobContext
     from stackshift_jobs.handler.current_step import step
+    from stackshift_jobs.handler.undo import Undo
     from stackshift_jobs.registry import job
     from stackshift_jobs.retry import CancelRun, Retry, RetryAfter
     from stackshift_jobs.values.secrets import Secret
@@ -92,6 +93,7 @@ _HOME = {
     "StateChange": "values.stored",
     "StateEntry": "values.stored",
     "StepFailed": "errors",
+    "Undo": "handler.undo",
     "Usage": "errors",
     "events": "client.default",
     "job": "registry",
@@ -139,6 +141,7 @@ __all__ = [
     "StateChange",
     "StateEntry",
     "StepFailed",
+    "Undo",
     "Usage",
     "__version__",
     "events",

@@ -60,7 +60,8 @@ def billing(ctx: JobContext[Order]) -> dict[str, Any]:
     # `key` names this step of this run for good. A crash after the charge and before its record
     # would repeat the step; the gateway then sees the key again and takes no second payment.
     key = ctx.step.key("charge-card")
-    charge = ctx.step.run("charge-card", charge_card, order, key, retry=PATIENT)
+    # If the plan cannot be provided after all, or the run is cancelled gently, the money goes back.
+    charge = ctx.step.run("charge-card", charge_card, order, key, retry=PATIENT, undo=refund)
 
     # Tried again without touching the charge above: its result is on record.
     ctx.step.run("provision-plan", provision, order, charge["id"], retry=PATIENT)
@@ -77,6 +78,11 @@ def charge_card(order: Order, key: str) -> dict[str, Any]:
         return _payments.charge(order.amount_cents, order.card, idempotency_key=key)
     except _payments.CardRefused as refused:
         raise NonRetryable(str(refused)) from refused
+
+
+def refund(charge: dict[str, Any]) -> None:
+    """Give the money back. A second refund of one charge is the first."""
+    _payments.refund(charge["id"])
 
 
 def provision(order: Order, charge: str) -> dict[str, Any]:

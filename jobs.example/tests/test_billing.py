@@ -68,3 +68,22 @@ def test_one_key_makes_one_payment(stackshift: Stackshift) -> None:
     assert (second, second.reused) == (first, True)
     first.finish()
     assert stackshift.state.get("revenue:cents") == 4900
+
+
+def test_money_goes_back_if_the_plan_cannot_be_provided(
+    stackshift: Stackshift, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once, and before the run has failed."""
+
+    def down(*_arguments: object, **_fields: object) -> None:
+        raise ConnectionError("the shop is down")
+
+    monkeypatch.setattr("jobs._shop.upsert", down)
+    with stackshift.crashing("undo charge-card", "before_record"):
+        run = stackshift.start("billing", ORDER).finish()
+    assert run.status == "failed"
+    assert run.error is not None
+    assert run.error["message"] == "the shop is down"
+    (charge,) = (out / "payments").iterdir()
+    assert json.loads(charge.read_text())["refunded"] is True
+    assert stackshift.state.get("revenue:cents") is None

@@ -229,6 +229,12 @@ def _cancel_requested(record: Record, clock: Clock) -> Said:
     return "cancelled", f"cancelling{who}, grace ends at {clock.moment(record['grace_at'])}{after}"
 
 
+def _undo_started(record: Record, _clock: Clock) -> Said:
+    error = f": {_error(record)}" if record.get("error") else ""
+    status = str(record.get("status"))
+    return status, f"{status}{error}; what was done is undone first"
+
+
 def _step_failed(record: Record, clock: Clock) -> Said:
     retry = _until(record, clock, "retry_at", "tried again at")
     if retry:
@@ -357,6 +363,7 @@ _WORDS: Final[dict[str, Say]] = {
     "run.failed": _run_failed,
     "run.cancelled": _run_cancelled,
     "cancel.requested": _cancel_requested,
+    "undo.started": _undo_started,
     "cancel.raised": _plain("cancelled", "its handler is told that it is cancelled"),
     "run.retried": _retried,
     "run.late": lambda r, _: (

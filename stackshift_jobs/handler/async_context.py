@@ -12,13 +12,21 @@ from uuid import UUID, uuid4
 
 from stackshift_jobs.handler import steps, waits
 from stackshift_jobs.handler.async_state import AsyncRunEvents, AsyncRunState
-from stackshift_jobs.handler.command import CommandResult, program_of, run_command_awaited
+from stackshift_jobs.handler.command import (
+    CommandResult,
+    UndoProgram,
+    program_of,
+    run_command_awaited,
+    undo_by_program_awaited,
+)
 from stackshift_jobs.handler.context import Facts
 from stackshift_jobs.handler.ops import Steps
 from stackshift_jobs.handler.ports import AsyncPort, awaited
 from stackshift_jobs.handler.progress import report
 from stackshift_jobs.handler.race import first_awaited
 from stackshift_jobs.handler.replay import Pass
+from stackshift_jobs.handler.undo import Undo
+from stackshift_jobs.handler.undo import undo as undo_terms
 from stackshift_jobs.handler.waits import OnTimeout, WhenParentEnds
 from stackshift_jobs.retry import Retry
 from stackshift_jobs.values.durations import Duration, instant_us, milliseconds, to_datetime
@@ -104,6 +112,7 @@ class AsyncStepCalls:
         heartbeat: Duration | None = None,
         output_beats: bool = False,
         returns: Any = None,
+        undo: Callable[[Any], Any] | Undo | None = None,
         **kwargs: Any,
     ) -> Coroutine[Any, Any, R]: ...
     @overload
@@ -118,6 +127,7 @@ class AsyncStepCalls:
         heartbeat: Duration | None = None,
         output_beats: bool = False,
         returns: Any = None,
+        undo: Callable[[Any], Any] | Undo | None = None,
         **kwargs: Any,
     ) -> Coroutine[Any, Any, R]: ...
     def run(
@@ -131,6 +141,7 @@ class AsyncStepCalls:
         heartbeat: Duration | None = None,
         output_beats: bool = False,
         returns: Any = None,
+        undo: Callable[[Any], Any] | Undo | None = None,
         **kwargs: Any,
     ) -> Coroutine[Any, Any, Any]:
         """Run `fn(*args, **kwargs)` once: on the event loop if it is `async def`, on a thread if it
@@ -148,6 +159,7 @@ class AsyncStepCalls:
             clock=pass_.clock.seconds,
             returns=returns,
             heartbeat=steps.heartbeat_of(heartbeat, output_beats),
+            undo=undo_terms(undo) if undo is not None else None,
         )
         return self._called(key, made)
 
@@ -170,6 +182,7 @@ class AsyncStepCalls:
         heartbeat: Duration | None = None,
         output_beats: bool = False,
         returns: Any = None,
+        undo: Callable[[Any], Any] | Undo | None = None,
     ) -> Coroutine[Any, Any, list[R]]: ...
     @overload
     def map(
@@ -184,6 +197,7 @@ class AsyncStepCalls:
         heartbeat: Duration | None = None,
         output_beats: bool = False,
         returns: Any = None,
+        undo: Callable[[Any], Any] | Undo | None = None,
     ) -> Coroutine[Any, Any, list[R]]: ...
     def map(
         self,
@@ -197,10 +211,11 @@ class AsyncStepCalls:
         heartbeat: Duration | None = None,
         output_beats: bool = False,
         returns: Any = None,
+        undo: Callable[[Any], Any] | Undo | None = None,
     ) -> Coroutine[Any, Any, list[Any]]:
         """Run `fn(item)` as one step per item (`name[0]`, …), `concurrency` at a time; returns the
         results in order. See `StepCalls.map`."""
-        lanes = steps.check_concurrency(concurrency)
+        lanes, undone = steps.check_concurrency(concurrency), undo_terms(undo)
         beats = steps.heartbeat_of(heartbeat, output_beats)
         base = self._pass.identify(name, "map")
         listed = list(items)
@@ -222,6 +237,7 @@ class AsyncStepCalls:
                     input=steps.digest(item),
                     returns=returns,
                     heartbeat=beats,
+                    undo=undone,
                 )
                 try:
                     outcomes[index] = await awaited(made, self._port, key)
@@ -252,6 +268,7 @@ class AsyncStepCalls:
         retry: Retry | None = None,
         heartbeat: Duration | None = None,
         output_beats: bool = False,
+        undo: UndoProgram = None,
     ) -> Coroutine[Any, Any, CommandResult]:
         """Run a program as a step. See `StepCalls.command`."""
         program = program_of(argv, steps.timeout_ms(timeout), env, stdin, cwd)
@@ -263,6 +280,7 @@ class AsyncStepCalls:
             retry=retry,
             heartbeat=heartbeat,
             output_beats=output_beats,
+            undo=undo_terms(undo, undo_by_program_awaited(env, cwd)),
         )
 
     def sleep(self, name: str, duration: Duration) -> Coroutine[Any, Any, None]:

@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextvars import copy_context
 from typing import Any, TypedDict
 
 from stackshift_jobs.errors import CommandFailed, Usage
+from stackshift_jobs.handler.undo import Undo
 from stackshift_jobs.programs.program import TAIL_BYTES, Outcome, Program, run
 from stackshift_jobs.programs.supervisor import Stop, current_supervisor
 from stackshift_jobs.values.secrets import Secret, current_secrets
@@ -23,6 +24,15 @@ class CommandResult(TypedDict):
     exit_code: int
     stdout: str
     stderr: str
+
+
+UndoProgram = (
+    Sequence[str | os.PathLike[str]]
+    | Callable[[CommandResult], Sequence[str | os.PathLike[str]]]
+    | Undo
+    | None
+)
+"""The program that undoes another, or what makes its `argv` of the result."""
 
 
 def program_of(
@@ -130,3 +140,46 @@ def _text(output: bytes) -> str:
     """The end of a program's output, with the secrets masked: it is recorded."""
     text = output.decode("utf-8", "replace")
     return current_secrets.get().mask(text, is_tail=len(output) >= TAIL_BYTES)
+
+
+def undo_by_program(
+    env: Mapping[str, str | Secret] | None, cwd: str | os.PathLike[str] | None
+) -> Callable[[Any], Callable[[Any], CommandResult]]:
+    """Makes the function that undoes a program by another, of what was given as `undo=`."""
+
+    def made(given: Any) -> Callable[[Any], CommandResult]:
+        def undo(result: Any) -> CommandResult:
+            return run_command(_undoing(given, result, env, cwd), True)
+
+        _undoing(given, None, env, cwd)
+        return undo
+
+    return made
+
+
+def undo_by_program_awaited(
+    env: Mapping[str, str | Secret] | None, cwd: str | os.PathLike[str] | None
+) -> Callable[[Any], Callable[[Any], Coroutine[Any, Any, CommandResult]]]:
+    """As `undo_by_program`, of an `async def` handler."""
+
+    def made(given: Any) -> Callable[[Any], Coroutine[Any, Any, CommandResult]]:
+        async def undo(result: Any) -> CommandResult:
+            return await run_command_awaited(_undoing(given, result, env, cwd), True)
+
+        _undoing(given, None, env, cwd)
+        return undo
+
+    return made
+
+
+def _undoing(
+    given: Any,
+    result: Any,
+    env: Mapping[str, str | Secret] | None,
+    cwd: str | os.PathLike[str] | None,
+) -> Program:
+    """The program that undoes another with this result. Without a result, only one that does not
+    depend on it is checked. Raises `Usage`."""
+    if callable(given):
+        given = ["true"] if result is None else given(result)
+    return program_of(given, None, env, None, cwd)

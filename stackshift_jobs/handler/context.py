@@ -17,12 +17,20 @@ from uuid import UUID, uuid4
 
 from stackshift_jobs.handler import steps, waits
 from stackshift_jobs.handler.cancelling import Cancelling
-from stackshift_jobs.handler.command import CommandResult, program_of, run_command
+from stackshift_jobs.handler.command import (
+    CommandResult,
+    UndoProgram,
+    program_of,
+    run_command,
+    undo_by_program,
+)
 from stackshift_jobs.handler.ports import Port, drive
 from stackshift_jobs.handler.progress import report
 from stackshift_jobs.handler.race import first
 from stackshift_jobs.handler.replay import Pass, Unwinding
 from stackshift_jobs.handler.state import RunEvents, RunState
+from stackshift_jobs.handler.undo import Undo
+from stackshift_jobs.handler.undo import undo as undo_terms
 from stackshift_jobs.handler.waits import OnTimeout, WhenParentEnds
 from stackshift_jobs.retry import Retry
 from stackshift_jobs.values.durations import Duration, instant_us, milliseconds, to_datetime
@@ -136,6 +144,7 @@ class StepCalls:
         heartbeat: Duration | None = None,
         output_beats: bool = False,
         returns: Any = None,
+        undo: Callable[[Any], Any] | Undo | None = None,
         **kwargs: Any,
     ) -> R:
         """Run `fn(*args, **kwargs)` once: when its result is recorded, it never runs again; after a
@@ -143,12 +152,15 @@ class StepCalls:
         if given; a result that does not fit it is a failure of the step.
 
         `fn` is a function, a bound method, a partial or an object with `__call__`. `retry`,
-        `timeout`, `heartbeat`, `output_beats` and `returns` are always the step's own; pass what
-        the function calls so by `functools.partial(fn, timeout=7)`.
+        `timeout`, `heartbeat`, `output_beats`, `returns` and `undo` are always the step's own; pass
+        what the function calls so by `functools.partial(fn, timeout=7)`.
 
         With `heartbeat`, a function that has not called `stackshift.step.heartbeat()` or
         `.checkpoint()` for so long is stopped, and the try fails with `HeartbeatTimeout`; with
         `output_beats`, what it prints counts as well.
+
+        `undo` is a function of the result that undoes the step, or an `Undo`: it is called, as a
+        step `undo NAME`, if the run fails for good or is cancelled gently. See the guide.
 
         Without `retry` a step has one try in each attempt of the run. Raises `StepFailed` if the
         step has failed for good, on this pass and every later one, and `ReplayError` if a recorded
@@ -166,6 +178,7 @@ class StepCalls:
             clock=self._pass.clock.seconds,
             returns=returns,
             heartbeat=steps.heartbeat_of(heartbeat, output_beats),
+            undo=undo_terms(undo),
         )
         return cast(R, drive(made, self._port))
 
@@ -181,13 +194,16 @@ class StepCalls:
         heartbeat: Duration | None = None,
         output_beats: bool = False,
         returns: Any = None,
+        undo: Callable[[Any], Any] | Undo | None = None,
     ) -> list[R]:
         """Run `fn(item)` as one step per item (`name[0]`, …), `concurrency` at a time on threads;
         returns the results in order.
 
         If items fail, the others still finish; then the error with the lowest index is raised.
-        `items` must be the same on every pass. `returns` is the type of one result.
+        `items` must be the same on every pass. `returns` is the type of one result,
+        and `undo` undoes one item; see `run`.
         """
+        undone = undo_terms(undo)
         lanes = steps.check_concurrency(concurrency)
         beats = steps.heartbeat_of(heartbeat, output_beats)
         base = self._pass.identify(name, "map")
@@ -207,6 +223,7 @@ class StepCalls:
                 input=steps.digest(item),
                 returns=returns,
                 heartbeat=beats,
+                undo=undone,
             )
             return cast(R, drive(made, self._port))
 
@@ -232,6 +249,7 @@ class StepCalls:
         retry: Retry | None = None,
         heartbeat: Duration | None = None,
         output_beats: bool = False,
+        undo: UndoProgram = None,
     ) -> CommandResult:
         """Run a program as a step, in a process group of its own; returns `{exit_code, stdout,
         stderr}`, with the last 64 KiB of each stream. All of the output is in the run's log, as it
@@ -242,6 +260,8 @@ class StepCalls:
         With `heartbeat`, a program that has not run `stackshift heartbeat` or `stackshift
         checkpoint` for so long is ended, and the try fails; with `output_beats`, whatever it prints
         counts as well.
+        `undo` is the program that undoes it, or a function that makes its `argv` of the result; see
+        `run`. It has the same `env` and `cwd`.
         If `check` is set, a status other than 0 raises `CommandFailed` in the step. After
         `timeout`, and when the execution ends, the program and all that it has started get TERM,
         and KILL after the grace. Raises `Usage` for what is not a command.
@@ -255,6 +275,7 @@ class StepCalls:
             retry=retry,
             heartbeat=heartbeat,
             output_beats=output_beats,
+            undo=undo_terms(undo, undo_by_program(env, cwd)),
         )
 
     def sleep(self, name: str, duration: Duration) -> None:

@@ -57,6 +57,8 @@ class RecordResult(NamedTuple):
     duration_ms: int
     tried: int
     input: str
+    undo: bool = False
+    """Does the code say how it is undone?"""
 
 
 class RecordFailure(NamedTuple):
@@ -152,7 +154,7 @@ class RecordedCall(NamedTuple):
     `seq` is the sequence number of the record of the outcome, `at_us` its time; `released_seq` is
     that of the release of a lock. They are 0 while there is none, and in tests that need none.
 
-    The `job` of a start or a call is empty if it is not known.
+    The `job` of a start or a call is empty if it is not known. A step with `undo` can be undone.
     """
 
     kind: str
@@ -168,6 +170,8 @@ class RecordedCall(NamedTuple):
     at_us: int = 0
     released_seq: int = 0
     job: str = ""
+    undo: bool = False
+    undone: bool = False
 
     @property
     def has_ended(self) -> bool:

@@ -24,6 +24,7 @@ from stackshift_jobs.handler.scope import current_step
 from stackshift_jobs.values import secrets
 from stackshift_jobs.values.durations import format_ms
 from stackshift_jobs.values.encoding import json_form
+from stackshift_jobs.values.identities import UNDO
 from stackshift_jobs.values.limits import PAYLOAD_BYTES
 from stackshift_jobs.values.names import check_name
 from stackshift_jobs.values.strict_json import dumps
@@ -104,6 +105,8 @@ class Pass:
         "secrets",
         "step_loop",
         "unawaited",
+        "undoes",
+        "undos",
         "unwinding",
     )
 
@@ -114,6 +117,10 @@ class Pass:
         self.secrets = secrets.of_execution()
         self.cancellation: Cancellation | None = None
         """Set if the run is to be cancelled gently."""
+        self.undoes = False
+        """Is this a pass over what is on record, to learn how that is undone? Nothing begins."""
+        self.undos: dict[str, tuple[Any, Any]] = {}
+        """Step → what undoes it (an `undo.Undo`), and its result."""
         self.continued: Continued | None = None
         """Raised by `ctx.continue_as`; the handler ends with it."""
         self.refusals = 0
@@ -164,6 +171,11 @@ class Pass:
         step's function; and `Unwinding` if the pass is already being unwound."""
         if name not in _NAMES:
             check_name(name, "step")
+            if name.startswith(UNDO):
+                raise Usage(
+                    f"{name!r} cannot name a step: what undoes a step is called so",
+                    hint="ctx.step.run(name, fn, undo=...)",
+                )
             if len(_NAMES) < MAX_NAMES:
                 _NAMES.add(name)
         return self._identity(name, kind)

@@ -69,8 +69,10 @@ def run_step(
     input: str = "",
     returns: Any = None,
     heartbeat: Heartbeat | None = None,
+    undo: Any = None,
 ) -> Steps:
-    """Run `fn` unless its result is recorded; returns the result, as the type `returns`.
+    """Run `fn` unless its result is recorded; returns the result, as the type `returns`. It is
+    undone by `undo`, an `undo.Undo`, if the run does not come to a good end.
 
     Raises `StepFailed`; `ReplayError` for a record that does not fit the type; and `Usage` for a
     type of which nothing can be made."""
@@ -84,7 +86,7 @@ def run_step(
                 hint="step.map needs the same items on every pass: make the list in a step",
             )
         if known.phase == "completed":
-            return _recorded_result(key, read(known.body), returns)
+            return _recorded_result(pass_, key, read(known.body), returns, undo)
         if known.phase == "failed":
             raise _step_failed(key, known.error)
         tried = known.tried
@@ -120,7 +122,9 @@ def run_step(
                 raise _step_failed(key, failure.as_json()) from original(error)
             yield Park(key, recorded.due_us)
         else:
-            yield _new(RecordResult, (key, text, _ms(clock() - began), tried, input))
+            yield _new(
+                RecordResult, (key, text, _ms(clock() - began), tried, input, undo is not None)
+            )
             return result
 
 
@@ -128,17 +132,21 @@ def _as_type(value: Any, returns: Any, key: str) -> Any:
     return convert(value, returns, f"the result of step {key!r}")
 
 
-def _recorded_result(key: str, value: Any, returns: Any) -> Any:
-    """The recorded result of a step as the type `returns`. Raises `ReplayError`, with `path`, if it
-    does not fit: the type has changed since, or a person has set the result."""
+def _recorded_result(pass_: Pass, key: str, value: Any, returns: Any, undo: Any) -> Any:
+    """The recorded result of a step as the type `returns`; what undoes it is noted. Raises
+    `ReplayError`, with `path`, if it does not fit: the type has changed since, or a person has set
+    the result."""
     try:
-        return convert(value, returns)
+        result = convert(value, returns)
     except PayloadRefused as bad:
         raise ReplayError(
             f"the recorded result of step {key!r} does not fit its type {bad.message}",
             hint=f"let the type accept it, or repeat the step: runs retry RUN --from {key!r}",
             path=bad.path,
         ) from bad
+    if undo is not None:
+        pass_.undos[key] = (undo, result)
+    return result
 
 
 def _refuse_forgotten(pass_: Pass, key: str) -> None:

@@ -66,3 +66,21 @@ def is_timer(identity: str) -> bool:
 def timer_delay(identity: str) -> str:
     """How long the timer was set for: `1h00m`. Only for identities of timers."""
     return own_part(identity)[len(_TIMER) :].partition("]")[0]
+
+
+UNDO: Final = "undo "
+"""How the name of a step that undoes another begins; no other step is called so."""
+
+
+def undo_of(identity: str) -> str:
+    """The identity of the step that undoes this one: `undo charge`, `index#2/undo page`."""
+    own = own_part(identity)
+    return f"{identity[: len(identity) - len(own)]}{UNDO}{own}"
+
+
+def undone_by(identity: str) -> str:
+    """The identity of the step that this one undoes; empty if it is not one that does."""
+    own = own_part(identity)
+    if not own.startswith(UNDO):
+        return ""
+    return identity[: len(identity) - len(own)] + own.removeprefix(UNDO)

@@ -15,6 +15,7 @@ from msgspec import Raw
 
 from core.histories.audit import audit, audit_waits
 from stackshift_jobs.values.durations import milliseconds
+from stackshift_jobs.values.identities import undo_of
 from stackshift_jobs.values.names import NOTIFY_JOB
 from stackshift_jobs.values.strict_json import canonical, dumps
 from stackshiftd.core import commands as c
@@ -294,10 +295,21 @@ class Story:
 
     # --- A worker --------------------------------------------------------------------------
 
-    def step_done(self, run: str, step: str, value: Any = None) -> Decision:
-        """The next try of a step returns `value`."""
+    def step_done(self, run: str, step: str, value: Any = None, *, undo: bool = False) -> Decision:
+        """The next try of a step returns `value`; with `undo` the code says how it is undone."""
         tried = self._tried(run, step)
-        return self.do(c.CompleteStep(run, self.token(run), 7, step, raw(value), 5, tried))
+        done = c.CompleteStep(run, self.token(run), 7, step, raw(value), 5, tried, undo=undo)
+        return self.do(done)
+
+    def undoes(self, run: str) -> str:
+        """The next step of a run is undone; returns which."""
+        step = self.run(run).still_done[0]
+        self.step_done(run, undo_of(step))
+        return step
+
+    def ends_undone(self, run: str) -> Decision:
+        """All that a run has done is undone."""
+        return self.do(c.FinishUndo(run, self.token(run)))
 
     def step_fails(
         self,

@@ -142,6 +142,13 @@ def _cancelled(made: ScheduledStory) -> None:
     assert made.assign() == gentle
     assert made.told(gentle)
     made.ends_told(gentle)
+    saga = _running(made)
+    made.step_done(saga, "charge", undo=True)
+    made.fails(saga, retryable=False)
+    assert made.assign() == saga
+    made.undoes(saga)
+    made.ends_undone(saga)
+    made.discard(saga)
     own = _running(made)
     made.step_fails(own, "look", retryable=False)
     made.fails(own, step="look", cancels=True)

@@ -428,7 +428,7 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 class CompleteStep(Command, frozen=True):
     """Record the result of a step, at its try number `tried`. `input` is a digest of the item of a
-    `step.map`."""
+    `step.map`. `undo`: the code says how it is undone."""
 
     run: str
     token: int
@@ -438,6 +438,7 @@ class CompleteStep(Command, frozen=True):
     duration_ms: int = 0
     tried: int = 1
     input: str = ""
+    undo: bool = False
 
 
 class FailStep(Command, frozen=True):
@@ -610,6 +611,13 @@ class FinishCancel(Command, frozen=True):
     token: int
 
 
+class FinishUndo(Command, frozen=True):
+    """End the run: what it had done is undone."""
+
+    run: str
+    token: int
+
+
 class Suspend(Command, frozen=True):
     """Suspend the run: its handler has left memory and waits only for `pending` (names of
     steps)."""
@@ -678,6 +686,7 @@ FromWorker = (
     | WithdrawCall
     | RaiseCancel
     | FinishCancel
+    | FinishUndo
     | Suspend
     | CompleteRun
     | ContinueAs

@@ -280,7 +280,8 @@ class RunCompleted(Record, frozen=True, tag="run.completed"):
 
 class RunFailed(Record, frozen=True, tag="run.failed"):
     """The run failed for good and is in its queue's dead letter. `reason`: `attempts`,
-    `non_retryable`, `poisonous`, `deadline`, `after` (with a run before it) or `wait`. `step` is
+    `non_retryable`, `poisonous`, `deadline`, `after` (with a run before it), `wait` or `undo` (of
+    what it had done, which failed: see `undo.started`). `step` is
     the wait that timed out: it is forgotten. `follow_up` is the run that it started by this, in
     the same append."""
 
@@ -328,9 +329,26 @@ class CancelRaised(Record, frozen=True, tag="cancel.raised"):
     step: str = ""
 
 
+class UndoStarted(Record, frozen=True, tag="undo.started"):
+    """The run is over, and what it has done is undone before it ends: with this `status` (`failed`
+    or `cancelled`), `reason` and `error`, as `run.failed` or `run.cancelled` will say, with the
+    `message` of a handler that cancelled it. `steps` are forgotten: those whose failure ended it.
+    `stopped`: nothing of its handler executes any more."""
+
+    run: str
+    attempt: int
+    status: str
+    reason: str
+    error: Error | None = None
+    message: str = ""
+    steps: list[str] = []
+    stopped: bool = True
+
+
 class RunRetried(Record, frozen=True, tag="run.retried"):
     """A person retried the run. `forgotten` names the steps that will be repeated, `replaced` gives
-    steps the result that the person set. `restored` contains the run's earlier records if the run
+    steps the result that the person set. With `undoing` it goes on to undo what it had done.
+    `restored` contains the run's earlier records if the run
     had left the engine's memory. The steps `afresh` begin without their checkpoints."""
 
     run: str
@@ -338,6 +356,7 @@ class RunRetried(Record, frozen=True, tag="run.retried"):
     replaced: dict[str, Raw] = {}
     restored: list[Raw] = []
     afresh: list[str] = []
+    undoing: bool = False
 
 
 class RunLate(Record, frozen=True, tag="run.late"):
@@ -446,7 +465,8 @@ class StepStarted(Record, frozen=True, tag="step.started"):
 
 
 class StepCompleted(Record, frozen=True, tag="step.completed"):
-    """The one recorded result of a step. `input` is a digest of the item of a `step.map`."""
+    """The one recorded result of a step. `input` is a digest of the item of a `step.map`. With
+    `undo` the code says how it is undone; a step `undo NAME` has undone the step NAME."""
 
     run: str
     attempt: int
@@ -455,6 +475,7 @@ class StepCompleted(Record, frozen=True, tag="step.completed"):
     duration_ms: int = 0
     tried: int = 1
     input: str = ""
+    undo: bool = False
 
 
 class StepFailed(Record, frozen=True, tag="step.failed"):
@@ -906,6 +927,7 @@ AnyRecord = (
     | RunCancelled
     | CancelRequested
     | CancelRaised
+    | UndoStarted
     | RunRetried
     | RunLate
     | RunRemoved

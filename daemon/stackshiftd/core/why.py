@@ -91,7 +91,13 @@ def why(state: State, run: Run, fleet: Fleet, now_us: int) -> Why:
     if run.late_us and not run.finished:
         late = f"; late: it should have ended {format_ms(run.max_runtime_ms)} after it began"
         reason = reason._replace(text=reason.text + late)
-    if run.cancelling is not None and not run.finished:
+    if run.undoing is not None and not run.finished:
+        left = run.still_done
+        what = f"{left[0]}{_more(len(left))} is next" if left else "nothing is left"
+        reason = reason._replace(
+            code="undoing", text=f"undoing what was done, {what}: {reason.text}"
+        )
+    elif run.cancelling is not None and not run.finished:
         reason = _cancelling(state, run.cancelling, reason, now_us)
     limits = [
         f"; {what} {_at(us, now_us)}"

@@ -55,6 +55,7 @@ from stackshiftd.worker.step_tries import StepTry
 
 WAITS: Final = "waits"
 DRAINED: Final = "drained"
+UNDOES: Final = "undoes"
 ENDED: Final = "ended"
 """Reasons to unwind a pass, besides those of `End`."""
 
@@ -126,6 +127,10 @@ class Execution:
         """Lets a try have the answer to a command."""
         if order.cancel is not None:
             self.set_cancelling(order.cancel)
+        self.undoes = self.pass_.undoes = order.undoes
+        if order.undoes and order.cancel is not None and not order.cancel.raised_seq:
+            self.pass_.cancellation = None  # It was over before it was told.
+        """Is what is on record to be undone? Then `pass_.undoes` until the handler has left."""
 
     def set_cancelling(self, cancel: Cancel) -> None:
         """Note that the run is to be cancelled gently."""
@@ -185,6 +190,8 @@ class Execution:
         reason = self.pass_.unwinding
         if reason is not None:
             return self._left(reason, swallowed=True)
+        if self.undoes:
+            return c.FinishUndo(self.run, self.token)
         if self.pass_.continued is not None:
             return self._swallowed("by which ctx.continue_as ends it (with")
         if (unawaited := self.pass_.unawaited) and (forgotten := _forgotten(unawaited)):
@@ -202,10 +209,10 @@ class Execution:
         reason = self.pass_.unwinding
         if reason is not None:
             return self._left(reason, swallowed=False)
-        if is_continued(error):
+        if is_continued(error) and not self.undoes:
             assert self.pass_.continued is not None
             return c.ContinueAs(self.run, self.token, Raw(self.pass_.continued.payload))
-        if self.pass_.is_told and is_cancelling(error):
+        if self.pass_.is_told and is_cancelling(error) and not self.undoes:
             return c.FinishCancel(self.run, self.token)
         failure = Failure.of(error, self.pass_.secrets)
         step, *others = (*failure.steps, *self.timers_in(error)) or (None,)
@@ -241,8 +248,8 @@ class Execution:
         return c.FailAttempt(self.run, self.token, Error("InternalError", message))
 
     def _left(self, reason: str, *, swallowed: bool) -> Frame | c.Command:
-        if reason == WAITS:
-            if swallowed:
+        if reason in (WAITS, UNDOES):
+            if swallowed or reason == UNDOES:
                 return self._swallowed("that suspends it at a wait (with")
             return c.Suspend(self.run, self.token, sorted(self.waiting))
         if reason == DRAINED:
@@ -314,7 +321,7 @@ class Execution:
         """See `step_tries.Owner.end_reason`. A run that waits, or whose worker is to be replaced,
         lets its functions end by themselves."""
         reason = self.pass_.unwinding
-        return None if reason in (None, WAITS, DRAINED, ENDED) else Unwinding(reason)
+        return None if reason in (None, WAITS, DRAINED, ENDED, UNDOES) else Unwinding(reason)
 
     def look_at_tries(self, now: float) -> list[StepTry]:
         """Record the checkpoints that were put off, and return the tries whose functions have been
@@ -395,6 +402,8 @@ def recorded_call(frame: Recall | Outcome) -> ops.RecordedCall:
         at_us=frame.at_us,
         released_seq=frame.released_seq,
         job=frame.job,
+        undo=getattr(frame, "undo", False),
+        undone=getattr(frame, "undone", False),
     )
 
 
@@ -415,7 +424,15 @@ def command_of(op: ops.Tell, run: str, token: int, call: int) -> c.Command:
     match op:
         case ops.RecordResult():
             return c.CompleteStep(
-                run, token, call, op.step, Raw(op.result), op.duration_ms, op.tried, op.input
+                run,
+                token,
+                call,
+                op.step,
+                Raw(op.result),
+                op.duration_ms,
+                op.tried,
+                op.input,
+                op.undo,
             )
         case ops.RecordFailure():
             terms = RetryTerms(**op.retry) if op.retry is not None else None

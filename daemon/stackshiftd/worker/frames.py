@@ -75,6 +75,8 @@ class Recall(Frame, frozen=True):
     at_us: int = 0
     released_seq: int = 0
     job: str = ""
+    undo: bool = False
+    undone: bool = False
 
 
 class EarlierTries(Frame, frozen=True):
@@ -102,7 +104,8 @@ class Execute(Frame, frozen=True):
     """Start an execution: call the handler of `job`. `token` identifies it in all later frames;
     `scheduled_at_us` is 0 for a run that no schedule started; `attempt_us` is when its attempt
     began. `printed` is what `RunLog` has to know, of a worker that cannot see the run's log.
-    `cancel` is set if the run is to be cancelled gently."""
+    `cancel` is set if the run is to be cancelled gently. With `undoes`, the handler goes over what
+    is on record, and that is undone."""
 
     run: str
     token: int
@@ -116,6 +119,7 @@ class Execute(Frame, frozen=True):
     attempt_us: int = 0
     printed: dict[int, int] = {}
     cancel: Cancel | None = None
+    undoes: bool = False
 
 
 class Rehearse(Frame, frozen=True):

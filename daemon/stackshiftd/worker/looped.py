@@ -23,11 +23,13 @@ from stackshift_jobs.errors import ReplayError
 from stackshift_jobs.handler import ops
 from stackshift_jobs.handler.async_context import AsyncJobContext
 from stackshift_jobs.handler.cancelling import ask_to_raise, interrupt
+from stackshift_jobs.handler.ports import awaited
 from stackshift_jobs.handler.replay import Unwinding
 from stackshift_jobs.handler.scope import in_handler
+from stackshift_jobs.handler.undo import undo_steps
 from stackshift_jobs.values.secrets import current_secrets
 from stackshiftd.core import commands as c
-from stackshiftd.worker.execution import DRAINED, ENDED, WAITS, Execution, answer_of
+from stackshiftd.worker.execution import DRAINED, ENDED, UNDOES, WAITS, Execution, answer_of
 from stackshiftd.worker.frames import CallRecorded, Cancel, Frame
 from stackshiftd.worker.loop.async_calls import Arrival, AsyncCalls, Call
 from stackshiftd.worker.loop.async_timers import AsyncTimers
@@ -90,10 +92,6 @@ class LoopedExecution(Execution):
             self._proceed()
 
     def _called(self) -> HandlerTask:
-        current_log.set(self.log)
-        current_secrets.set(self.pass_.secrets)
-        in_handler.set("ctx")
-        enter(self)
         context: AsyncJobContext[Any] = AsyncJobContext(self.facts(), self.pass_, self.port)
         cancellation = self.pass_.cancellation
         if cancellation is not None and cancellation.raised_seq:
@@ -101,7 +99,14 @@ class LoopedExecution(Execution):
             made.future.add_done_callback(self._tell)
             self.calls.queue(cancellation.raised_seq, made, cancellation.raised_us)
         # Not within a coroutine of ours: what the handler catches when it is dropped shows here.
-        return self.loop.create_task(self.job.handler(context))
+        return self._in_context(partial(self.job.handler, context))
+
+    def _in_context(self, handler: Callable[[], Any]) -> HandlerTask:
+        current_log.set(self.log)
+        current_secrets.set(self.pass_.secrets)
+        in_handler.set("ctx")
+        enter(self)
+        return self.loop.create_task(handler())
 
     def _proceed(self) -> None:
         """Let the handler see all outcomes there are, one by one, and then ask for what it wants
@@ -151,7 +156,7 @@ class LoopedExecution(Execution):
         while calls.asks:
             call = calls.asks.popleft()
             op = call.op
-            if self.pass_.holds and not _is_let_through(call):
+            if self.pass_.undoes or (self.pass_.holds and not _is_let_through(call)):
                 held.append(call)
                 continue
             dropped = call.is_given_up() or self.pass_.unwinding is not None
@@ -166,6 +171,27 @@ class LoopedExecution(Execution):
                 calls.advance(call, None, error)
         calls.asks.extend(held)
         return bool(self.loop.ready)
+
+    # --- Undoing ---------------------------------------------------------------------------
+
+    def _begin_undo(self) -> None:
+        """The handler has said how what is on record is undone, and leaves; now that is done, on a
+        loop as new as its own was."""
+        self.pass_.unwinding = UNDOES
+        self._drop()
+        self.pass_.unwinding, self.pass_.undoes, self.pass_.cancellation = None, False, None
+        self.pass_.unawaited.clear()
+        self.timers = AsyncTimers(self.pass_)
+        self.loop = self.pass_.loop = HandlerLoop(  # type: ignore[abstract]  # as above
+            self.timers, self.loop.now_us, self._worker_loop
+        )
+        self.calls = self.timers.calls = AsyncCalls(self.pass_, self.loop)
+        self.handler = copy_context().run(self._in_context, self._undo)
+        self._worker_loop.call_soon(self._proceed)
+
+    async def _undo(self) -> None:
+        for key, made in undo_steps(self.pass_):
+            await awaited(made, self.port, key)
 
     # --- Cancelled gently ------------------------------------------------------------------
 
@@ -278,6 +304,8 @@ class LoopedExecution(Execution):
                 self._await_timers()
         elif self.pass_.unwinding == DRAINED:
             self.leave(DRAINED)
+        elif self.pass_.undoes:
+            self._begin_undo()
         elif self.pass_.holds:
             self._ask_to_tell()
         elif self.timers.record_due(None):
@@ -374,6 +402,9 @@ class LoopedExecution(Execution):
         given up."""
         if self.pass_.unwinding == DRAINED:
             self.pass_.unwinding = None  # it was faster
+        if self.pass_.undoes:
+            self._begin_undo()
+            return
         last = self.last_frame(self.handler.result)
         if isinstance(last, c.CompleteRun | c.ContinueAs | c.FinishCancel):
             self._give_up_all()

@@ -7,6 +7,7 @@ which costs less than a condition variable. While an execution is unwinding, eve
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import itertools
 import threading
@@ -21,15 +22,17 @@ from stackshift_jobs.handler.cancelling import Cancelling
 from stackshift_jobs.handler.context import JobContext
 from stackshift_jobs.handler.current_step import current_try
 from stackshift_jobs.handler.failures import Escaped, Failure
-from stackshift_jobs.handler.ports import racing
+from stackshift_jobs.handler.ports import drive, racing
 from stackshift_jobs.handler.replay import Unwinding
 from stackshift_jobs.handler.scope import current_step, in_handler
+from stackshift_jobs.handler.undo import undo_steps
 from stackshift_jobs.programs.supervisor import current_supervisor
 from stackshift_jobs.values.secrets import current_secrets
 from stackshiftd.core import commands as c
 from stackshiftd.worker import directory
 from stackshiftd.worker.execution import (
     DRAINED,
+    UNDOES,
     WAITS,
     Execution,
     answer_of,
@@ -79,7 +82,7 @@ class ThreadedExecution(Execution):
         With the reason `DRAINED`, calls that wait for an answer still receive it.
         """
         with self.guard:
-            if self.pass_.unwinding in (None, WAITS, DRAINED):
+            if self.pass_.unwinding in (None, WAITS, DRAINED, UNDOES):
                 self.pass_.unwinding = reason
             if reason != DRAINED:
                 self.release_tries()
@@ -165,6 +168,7 @@ class ThreadPort:
         """Send the call and block until its records are durable; raises `Unwinding`, and
         `Cancelling`."""
         execution = self._execution
+        self._only_replays()
         if execution.pass_.holds and _is_new(op):
             self.raise_cancel(op.step)
         overdue = execution.overdue_calls.pop(op.step, None)
@@ -217,6 +221,14 @@ class ThreadPort:
         self._calls[call] = self._execution
         return waiter
 
+    def _only_replays(self) -> None:
+        """Raise `Unwinding` in a pass that only goes over what is on record, to undo it."""
+        pass_ = self._execution.pass_
+        if pass_.undoes:
+            with self._execution.guard:
+                pass_.unwinding = pass_.unwinding or UNDOES
+            raise Unwinding(pass_.unwinding)
+
     def raise_cancel(self, step: str) -> None:
         """Raise `Cancelling` at the call `step` if the run is to be cancelled and its handler was
         not told. Raises `Unwinding` if other runs have to end first.
@@ -254,6 +266,8 @@ class ThreadPort:
         """Wait until one of these durable waits has ended, if that may be soon; otherwise raise
         `Unwinding` to suspend the run."""
         execution, pace = self._execution, self._execution.pace
+        if not any(map(execution.has_ended, parks)):
+            self._only_replays()
         self._raise_at(parks)
         event = threading.Event()
         with execution.guard:
@@ -306,6 +320,7 @@ class ThreadPort:
         """
         execution = self._execution
         self._execution.refuse_unwinding()
+        self._only_replays()
         if execution.pass_.holds and racing.get() is None:
             self.raise_cancel(op.step)
         begun = execution.begin_try(op)
@@ -355,6 +370,20 @@ def _is_new(op: ops.Tell) -> bool:
     looks for itself."""
     ended = isinstance(op, ops.RecordResult | ops.RecordFailure | ops.RaiseCancel)
     return bool(op.step) and not ended and racing.get() is None
+
+
+def _undo(execution: ThreadedExecution, port: ThreadPort, context: JobContext[Any]) -> None:
+    """Let the handler say how what is on record is undone, and do it."""
+    pass_ = execution.pass_
+    with contextlib.suppress(BaseException):  # It ends where the record does, or as it ended then.
+        execution.job.handler(context)
+    with execution.guard:
+        if pass_.unwinding == UNDOES:
+            pass_.unwinding = None
+        pass_.undoes, pass_.cancellation = False, None
+    execution.refuse_unwinding()
+    for _, made in undo_steps(pass_):
+        drive(made, port)
 
 
 class Threads:
@@ -428,6 +457,8 @@ class Threads:
 
         def handle() -> Any:
             context: JobContext[Any] = JobContext(execution.facts(), execution.pass_, port)
+            if execution.undoes:
+                return _undo(execution, port, context)
             return execution.job.handler(context)
 
         last = execution.last_frame(handle)

@@ -188,7 +188,7 @@ def _timers(run: Run) -> list[Timer]:
         found.append(Timer(run.preceded_us, run.id, limit=AFTER))
     if run.max_runtime_ms and run.begun_us and not run.late_us:
         found.append(Timer(run.begun_us + run.max_runtime_ms * 1000, run.id, limit=LATE))
-    if run.cancelling is not None:
+    if run.cancelling is not None and run.undoing is None:
         found.append(Timer(run.cancelling.grace_us, run.id, limit=GRACE))
     if run.deadline_us:
         found.append(Timer(run.deadline_us, run.id, limit=DEADLINE))

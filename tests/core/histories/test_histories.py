@@ -161,9 +161,12 @@ class Histories(RuleBasedStateMachine):
         found = self.story.state.runs.get(run)
         alive = found is not None and not found.finished
         again = found is not None and found.cancelling is not None and not (grace or children)
+        undoing = found is not None and found.undoing is not None
         begun = found is not None and found.attempt
         changed = self.story.cancel(run, gently=True, grace=grace, children=children)
-        assert changed == (alive and not again)
+        assert changed == (alive and not again and not undoing)
+        if alive and undoing:
+            return
         if alive and begun:
             assert found is not None
             assert found.cancelling is not None
@@ -414,7 +417,8 @@ class Histories(RuleBasedStateMachine):
         if step is None:
             return
         if pick % 3:
-            self.story.step_done(run.id, step, "y" * SIZES[pick % 7 % 3])
+            undo = pick % 4 == 0 and run.undoing is None
+            self.story.step_done(run.id, step, "y" * SIZES[pick % 7 % 3], undo=undo)
             assert run.calls[step].phase is Phase.COMPLETED
         else:
             self.story.step_fails(
@@ -524,18 +528,18 @@ class Histories(RuleBasedStateMachine):
 
     def completes(self, run: Run, pick: int) -> None:
         """The handler returns."""
-        if pick % 3 == 0:
+        if pick % 3 == 0 and run.undoing is None:
             self.story.completes(run.id, "z" * SIZES[pick % 7 % 3])
             assert run.id not in self.story.state.runs
 
     def is_told(self, run: Run, pick: int) -> None:
         """The handler is told that it is cancelled, once its children have ended; or it ends."""
-        if run.cancelling is None:
+        if run.cancelling is None or run.undoing is not None:
             return
         if run.cancelling.raised_seq:
             if pick % 2:
                 self.story.ends_told(run.id)
-                assert run.status is Status.CANCELLED
+                assert run.status is Status.CANCELLED or run.undoing is not None
             return
         runs = self.story.state.runs
         left = [name for name in run.cancelling.first if name in runs and not runs[name].finished]
@@ -543,9 +547,27 @@ class Histories(RuleBasedStateMachine):
         if left:
             self.story.suspends(run.id)
 
+    def undoes(self, run: Run, pick: int) -> None:
+        """What the run has done is undone, or that fails; then it ends as it was to end."""
+        undoing = run.undoing
+        if undoing is None:
+            return
+        if pick % 5 == 0:
+            self.story.fails(run.id)
+            assert run.status is Status.FAILED
+            return
+        for _ in range(pick % 3 + 1):
+            if run.still_done:
+                step = self.story.undoes(run.id)
+                assert run.calls[step].undone
+        if not run.still_done:
+            self.story.ends_undone(run.id)
+            assert run.status.value == undoing.status
+            assert not run.token
+
     def continues(self, run: Run, pick: int) -> None:
         """The handler continues as a new run."""
-        if pick % 2 == 0 and run.cancelling is None:
+        if pick % 2 == 0 and run.cancelling is None and run.undoing is None:
             self.started.append(self.story.continues(run.id, pick))
 
     def fails(self, run: Run, pick: int) -> None:
@@ -582,6 +604,8 @@ class Histories(RuleBasedStateMachine):
         completes,
         is_told,
         is_told,
+        undoes,
+        undoes,
         continues,
         fails,
     )
@@ -656,7 +680,9 @@ class Histories(RuleBasedStateMachine):
                 pass
             executing = self.executing()
             for run in executing:
-                if run.status is Status.RUNNING:
+                if run.status is Status.RUNNING and run.undoing is not None:
+                    story.ends_undone(run.id)
+                elif run.status is Status.RUNNING:
                     story.completes(run.id)
                 else:
                     story.stops(run.id)
@@ -686,6 +712,7 @@ def from_worker(run: str, token: int) -> list[c.Command]:
         c.WithdrawCall(run, token, "nap"),
         c.RaiseCancel(run, token, 7, "nap"),
         c.FinishCancel(run, token),
+        c.FinishUndo(run, token),
         c.Suspend(run, token, ["nap"]),
         c.CompleteRun(run, token, r.NULL),
         c.ContinueRun(run, token, child),

@@ -50,12 +50,13 @@ def _cancel_gently(
 ) -> Decision:
     """Have the runs, and all that they called, told that they are to be cancelled; cancel those
     that have never begun."""
-    if run.cancelling is not None and command.grace_ms is None and not command.children:
+    known = run.cancelling is not None and command.grace_ms is None and not command.children
+    if known or run.undoing is not None:
         return Decision(reply=Changed(run.id, False))
     grace_ms = CANCEL_GRACE_MS if command.grace_ms is None else command.grace_ms
     grace_at = rfc3339(now_us + grace_ms * 1000)
     family = {each.id: each for top in runs for each in with_children(state, top)}
-    told = {name: each for name, each in family.items() if each.attempt}
+    told = {name: each for name, each in family.items() if each.attempt and not each.undoing}
     records: list[r.AnyRecord] = []
     effects: list[Effect] = []
     for each in told.values():

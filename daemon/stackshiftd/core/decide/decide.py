@@ -128,6 +128,7 @@ _BY_TYPE: Final[dict[type[c.Command], Decide]] = {
             c.ContinueRun: ends.continue_as,
             c.FailAttempt: ends.fail,
             c.FinishCancel: cancels.finish_cancel,
+            c.FinishUndo: ends.finish_undo,
         }
     ),
     **of_worker({c.ConfirmStop: ends.confirm_stop, c.LoseExecution: ends.lose}),

@@ -7,7 +7,7 @@ can come between them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 from msgspec import Raw
@@ -130,6 +130,8 @@ def attempt_failed(
 ) -> Decision:
     """End an attempt that failed: another one is scheduled, or the run fails for good. `stopped` is
     false while its handler still executes."""
+    if run.undoing is not None:
+        return _undo_failed(state, run, error, step, stopped, now_us)
     retry_us = next_try_us(run.retry, run.attempts_used, verdict, run.id, now_us)
     failed = r.AttemptFailed(
         run.id,
@@ -154,6 +156,8 @@ def attempt_failed(
 def over_limit(state: State, run: Run, step: str, size: int, now_us: int) -> Decision | None:
     """Fail the run for good if recording `size` more bytes under `step` would exceed its limits;
     None if it would not. Trying again would not help."""
+    if run.undoing is not None:
+        return None  # What is done has to be undone.
     if step not in run.calls and len(run.calls) >= run.limits.steps:
         excess = f"the run has recorded {len(run.calls)} calls, the limit is {run.limits.steps}"
     elif run.bytes_recorded + size > run.limits.bytes:
@@ -186,6 +190,8 @@ def finish(
     `stopped` (otherwise they are released when it has). `gone` are the runs that end with it;
     `before` is the number of records that precede these in the append, and `untold` are runs that
     begin to be cancelled gently in it. Its follow-up and what is told of it come last."""
+    if begins_undo(run, records[-1]):
+        return _undo_first(state, run, records, now_us, stopped, before, also)
     following = follow_up(state, run, end.status, end.result, end.error, now_us)
     if following is not None:
         records = tuple(_linked(record, following.run) for record in records)
@@ -220,6 +226,77 @@ def finish(
     told = parents_told(state, (run,), frozenset((run.id,)), woken(ending)) if not gone else ()
     records = (*ending, *told, *created, *of_end_told)
     return Decision(records, (*effects, *cancelled.effects))
+
+
+_UNDONE_FAILURES: Final = ("attempts", "non_retryable", "deadline", "wait")
+_UNDONE_CANCELS: Final = ("gently", "grace", "handler", "timeout")
+
+
+def begins_undo(run: Run, record: r.AnyRecord) -> bool:
+    """Is what the run has done to be undone before it ends by `record`?"""
+    if run.undoing is not None or not run.still_done:
+        return False
+    if isinstance(record, r.RunFailed):
+        return record.reason in _UNDONE_FAILURES
+    return isinstance(record, r.RunCancelled) and record.reason in _UNDONE_CANCELS
+
+
+def _undo_first(
+    state: State,
+    run: Run,
+    records: tuple[r.AnyRecord, ...],
+    now_us: int,
+    stopped: bool,
+    before: int,
+    also: tuple[Run, ...],
+) -> Decision:
+    """Let the run undo what it has done before it ends as the last of `records` says. Runs that a
+    call of its handler waited for (`also`) are cancelled now."""
+    *earlier, end = records
+    if isinstance(end, r.RunFailed):
+        steps = [end.step] if end.step is not None else []
+        begun = r.UndoStarted(
+            run.id, run.attempt, "failed", end.reason, end.error, "", steps, stopped
+        )
+    else:
+        assert isinstance(end, r.RunCancelled)
+        begun = r.UndoStarted(
+            run.id, run.attempt, "cancelled", end.reason, None, end.message, end.steps, stopped
+        )
+    whole = (*earlier, begun)
+    cancelled = _cancel_orphans(state, run, also, now_us, before + len(whole))
+    return Decision((*whole, *cancelled.records), cancelled.effects)
+
+
+def finish_undo(state: State, run: Run, _command: c.FinishUndo, now_us: int) -> Decision:
+    """End a run whose steps are undone, as it would have ended before."""
+    undoing = run.undoing
+    if undoing is None:
+        return NOTHING
+    if undoing.status == "cancelled":
+        over = r.RunCancelled(run.id, undoing.reason, undoing.message)
+        return finish(state, run, (over,), End("cancelled"), now_us)
+    error = undoing.error or r.Error("Error", "")
+    failed = r.RunFailed(run.id, run.attempt, error, undoing.reason)
+    return finish(state, run, (failed,), End("failed", error=error), now_us)
+
+
+def _undo_failed(
+    state: State, run: Run, error: r.Error, step: str | None, stopped: bool, now_us: int
+) -> Decision:
+    """Fail a run for good because an undo has failed: it says what is still done."""
+    undoing = run.undoing
+    assert undoing is not None
+    why = f": {undoing.error.type}: {undoing.error.message}" if undoing.error is not None else ""
+    what = f"{step}: " if step is not None else ""
+    text = (
+        f"{what}{error.type}: {error.message}; still done: {', '.join(run.still_done)} "
+        f"(the run was {undoing.status} before that{why})"
+    )
+    told = msgspec.structs.replace(error, type="UndoFailed", message=text, retryable=False)
+    failed = r.AttemptFailed(run.id, run.attempt, error, step, None, stopped)
+    records = (failed, r.RunFailed(run.id, run.attempt, told, "undo"))
+    return finish(state, run, records, End("failed", error=told), now_us, stopped=stopped)
 
 
 def woken(records: Iterable[r.AnyRecord]) -> frozenset[str]:
@@ -351,7 +428,7 @@ def _cancel(
     cancelled = {ending.id: ending for root in roots for ending in with_children(state, root)}
     gone = over | frozenset(cancelled)
     for ending in cancelled.values():
-        record = ends.get(ending.id) or r.RunCancelled(ending.id, "parent")
+        record = _end_of(ends, ending.id)
         executes = bool(ending.token) and record.reason not in ("handler", "gently")
         ended = finish(
             state,
@@ -377,8 +454,15 @@ def _cancel(
         )
         if executes:
             effects.append(Stop(ending.id, ending.token, "cancelled"))
-    told = parents_told(state, cancelled.values(), gone | untold, woken(records))
+    # Those that undo what they have done have not ended yet.
+    left = {name for name, each in cancelled.items() if begins_undo(each, _end_of(ends, name))}
+    ended_now = [each for name, each in cancelled.items() if name not in left]
+    told = parents_told(state, ended_now, (gone - left) | untold, woken(records))
     return Decision((*records, *told), tuple(effects))
+
+
+def _end_of(ends: Mapping[str, r.RunCancelled], run: str) -> r.RunCancelled:
+    return ends.get(run) or r.RunCancelled(run, "parent")
 
 
 def called(state: State, run: Run, step: str) -> tuple[Run, ...]:

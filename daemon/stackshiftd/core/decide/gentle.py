@@ -20,7 +20,8 @@ def unfinished(state: State, runs: Iterable[str], gone: frozenset[str] = frozens
 
 def is_untold(run: Run) -> bool:
     """Is the run to be cancelled gently, and has its handler not been told?"""
-    return run.cancelling is not None and not run.cancelling.raised_seq and not run.finished
+    untold = run.cancelling is not None and not run.cancelling.raised_seq
+    return untold and run.undoing is None and not run.finished
 
 
 def may_be_told(state: State, run: Run, gone: frozenset[str] = frozenset()) -> bool:

@@ -10,6 +10,7 @@ from msgspec import Raw
 
 from stackshift_jobs.errors import Conflict, NotFound, Usage
 from stackshift_jobs.values.durations import rfc3339
+from stackshift_jobs.values.identities import undone_by
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.decide.unique import check_free
@@ -42,8 +43,8 @@ def plan(state: State, run: Run, from_step: str | None, replaced: frozenset[str]
     everything recorded after it (in journal order) are repeated, under the locks that they ran
     under. These are always repeated: waits for events, for locks, and for runs that are no longer
     under way; and what ended the run, whether it is named or not. A lock is acquired again if its
-    block was left after a step that is repeated or replaced. Raises `NotFound` if `from_step` is
-    not recorded.
+    block was left after a step that is repeated or replaced. Steps that were undone are repeated
+    too, and what undid them is forgotten. Raises `NotFound` if `from_step` is not recorded.
     """
     ended = run.failed_step if run.status is not Status.COMPLETED else None
     if from_step is not None:
@@ -54,7 +55,11 @@ def plan(state: State, run: Run, from_step: str | None, replaced: frozenset[str]
         (run.calls[name].seq for name in (*replaced, from_step) if name in run.calls), default=None
     )
     entered = released_since(run, earliest) if earliest is not None else []
-    made = [name for name, call in run.calls.items() if call.phase is not Phase.WITHDRAWN]
+    made = [
+        name
+        for name, call in run.calls.items()
+        if call.phase is not Phase.WITHDRAWN and not undone_by(name)
+    ]
     in_order = sorted(made, key=lambda name: run.calls[name].seq)
     repeated = [
         name
@@ -63,7 +68,12 @@ def plan(state: State, run: Run, from_step: str | None, replaced: frozenset[str]
     ]
     again = frozenset(repeated)
     reused = [name for name in in_order if name not in again and name not in replaced]
-    if ended is not None and ended not in run.calls and ended not in replaced:
+    if (
+        ended is not None
+        and not undone_by(ended)
+        and ended not in run.calls
+        and ended not in replaced
+    ):
         repeated.append(ended)
     return Plan(reused, repeated)
 
@@ -120,6 +130,8 @@ def fork_plan(state: State, source: Run, from_step: str | None, new_payload: boo
 def _repeats(state: State, step: Call, since: int | None) -> bool:
     if since is not None and max(step.seq, step.released_seq) >= since:
         return True
+    if step.undone:
+        return True
     if step.phase in (Phase.OPEN, Phase.GONE):
         return True
     if step.kind is CallKind.LOCK and step.phase in (Phase.WAITING, Phase.COMPLETED):
@@ -175,15 +187,30 @@ def retry(state: State, command: c.RetryRun, _now_us: int) -> Decision:
                 hint=f"to repeat it: stackshift runs retry {run.id} --from {name}",
             )
     replaced = frozenset(command.replaced)
-    reused, repeated = plan(state, run, command.from_step, replaced)
+    undoing = goes_on_undoing(run) and command.from_step is None and not replaced
+    if undoing:
+        reused, repeated = list(run.calls), [run.failed_step] if run.failed_step else []
+    else:
+        reused, repeated = plan(state, run, command.from_step, replaced)
     record = r.RunRetried(
         run=run.id,
-        forgotten=repeated,
+        forgotten=repeated if undoing else [*repeated, *_undos(run)],
         replaced={name: Raw(value) for name, value in command.replaced.items()},
         restored=[] if run.id in state.runs else _without_copies(command.restored, run),
         afresh=_afresh(run, command.from_step, replaced),
+        undoing=undoing,
     )
     return Decision((record,), (), Rerun(run.id, reused, repeated))
+
+
+def goes_on_undoing(run: Run) -> bool:
+    """Did the run end because an undo failed? Then a retry tries that again."""
+    return run.undoing is not None and bool(run.still_done) and run.status is Status.FAILED
+
+
+def _undos(run: Run) -> list[str]:
+    """The recorded steps that have undone others, or tried to."""
+    return [name for name in run.calls if undone_by(name)]
 
 
 def _afresh(run: Run, from_step: str | None, replaced: frozenset[str]) -> list[str]:
@@ -250,7 +277,7 @@ def fork(state: State, command: c.ForkRun, now_us: int) -> Decision:
         deadline_at=rfc3339(now_us + source.deadline_span_us) if source.deadline_span_us else None,
         forked_from=source.id,
         restored=_without_copies(command.restored, source),
-        forgotten=repeated,
+        forgotten=[*repeated, *_undos(source)],
         afresh=afresh,
         on_failure=source.on_failure,
         on_success=source.on_success,

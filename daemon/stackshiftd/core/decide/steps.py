@@ -27,6 +27,7 @@ def complete_step(state: State, run: Run, command: c.CompleteStep, now_us: int) 
         command.duration_ms,
         command.tried,
         command.input,
+        command.undo,
     )
     return Decision((record,), (Acknowledge(command.call),))
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 from msgspec import Raw
 
 from stackshift_jobs.values.durations import from_rfc3339
+from stackshift_jobs.values.identities import undone_by
 from stackshiftd.core import records as r
 from stackshiftd.core.fold import events, locks
 from stackshiftd.core.fold.recorded import keep, note
@@ -51,7 +52,10 @@ def _step_completed(state: State, entry: r.Entry, record: r.StepCompleted) -> No
         "",
         record.input,
         at_us=entry.at_us,
+        undo=record.undo,
     )
+    if run.undoing is not None and (undone := run.calls.get(undone_by(record.step))):
+        undone.undone = True
     run.tries.pop(record.step, None)
     note(run, kept)
 
@@ -199,6 +203,14 @@ def await_call(state: State, run: Run, name: str, step: Call) -> None:
         state.events.listen(step.wait.addresses, run.id, name)
     elif step.kind is CallKind.LOCK and step.wait is not None:
         locks.join_line(state, run, name)
+
+
+def withdraw_takers(state: State, run: Run) -> None:
+    """Withdraw the waits of a run that would take something from others: events and locks."""
+    for name, step in run.calls.items():
+        if step.phase is Phase.WAITING and step.kind in (CallKind.EVENT, CallKind.LOCK):
+            _forget_wait(state, run, name, step)
+            step.phase, step.due_us = Phase.WITHDRAWN, 0
 
 
 def forget_waits(state: State, run: Run) -> None:

@@ -15,7 +15,7 @@ from stackshift_jobs.values.durations import from_rfc3339
 from stackshiftd.core import records as r
 from stackshiftd.core.fold import alerts
 from stackshiftd.core.fold.attempts import drop_finished, forget_failed, free_slot
-from stackshiftd.core.fold.calls import await_call, forget_waits
+from stackshiftd.core.fold.calls import await_call, forget_waits, withdraw_takers
 from stackshiftd.core.fold.recorded import keep, size
 from stackshiftd.core.fold.transitions import move
 from stackshiftd.core.state.alerts import is_message
@@ -32,6 +32,7 @@ from stackshiftd.core.state.state import (
     Run,
     State,
     Status,
+    Undoing,
 )
 
 T = TypeVar("T")
@@ -79,6 +80,8 @@ def created(state: State, entry: r.Entry, record: r.RunCreated, source: Run | No
         run.deadline_span_us = run.deadline_us - run.place_us
     if source is not None:
         run.calls = _without(source.calls, record.forgotten)
+        for call in run.calls.values():
+            call.undo = False  # What the source has done is not the fork's to undo.
         run.tries = _without(source.tries, record.afresh)
     state.enter(run)
     if run.unique and run.continues is not None:
@@ -240,6 +243,8 @@ def _failed(state: State, entry: r.Entry, record: r.RunFailed) -> None:
     run = state.runs[record.run]
     run.error = record.error
     run.follow_up = record.follow_up
+    if run.undoing is not None and run.status is Status.RUNNING:
+        free_slot(state, run, entry.at_us)
     if record.step is not None:
         run.calls.pop(record.step, None)
         run.failed_step = record.step
@@ -251,7 +256,8 @@ def _failed(state: State, entry: r.Entry, record: r.RunFailed) -> None:
 def _cancelled(state: State, entry: r.Entry, record: r.RunCancelled) -> None:
     run = state.runs[record.run]
     run.cancelled = record
-    if record.reason in ("handler", "gently"):
+    undone = run.undoing is not None and run.undoing.reason == record.reason
+    if undone or record.reason in ("handler", "gently"):
         free_slot(state, run, entry.at_us)
     if record.steps:
         forget_failed(run, record.steps)
@@ -274,6 +280,19 @@ def _cancel_raised(state: State, entry: r.Entry, record: r.CancelRaised) -> None
     run.cancelling.raised_seq, run.cancelling.raised_us = entry.seq, entry.at_us
     run.cancelling.raised_at = record.step
     run.progressed = True
+
+
+def _undo_started(state: State, entry: r.Entry, record: r.UndoStarted) -> None:
+    run = state.runs[record.run]
+    run.undoing = Undoing(record.status, record.reason, record.error, record.message)
+    if run.token and record.stopped and run.status is Status.RUNNING:
+        free_slot(state, run, entry.at_us)
+    if record.steps:
+        forget_failed(run, record.steps)
+    withdraw_takers(state, run)
+    run.next_is_new = False
+    run.spent_us = run.deaths = run.deadline_us = run.retry_us = 0
+    move(state, run, "undo.started")
 
 
 def _finish(state: State, run: Run, entry: r.Entry, kind: str) -> None:
@@ -324,6 +343,7 @@ def retried(state: State, entry: r.Entry, record: r.RunRetried, rebuilt: Run | N
     run.begun_us = run.late_us = 0
     run.error = run.result = None
     run.cancelled = run.failed_predecessor = run.follow_up = run.cancelling = None
+    run.undoing = run.undoing if record.undoing else None
     run.after = []
     run.expires_us = run.preceded_us = 0
     run.deadline_us = entry.at_us + run.deadline_span_us if run.deadline_span_us else 0
@@ -375,6 +395,7 @@ BY_TYPE: Final[dict[type[r.Record], Callable[[State, r.Entry, Any], None]]] = {
     r.RunCancelled: _cancelled,
     r.CancelRequested: _cancel_requested,
     r.CancelRaised: _cancel_raised,
+    r.UndoStarted: _undo_started,
     r.RunRemoved: _removed,
     r.RunDiscarded: _discarded,
 }

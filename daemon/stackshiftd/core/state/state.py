@@ -162,6 +162,9 @@ class Call(msgspec.Struct):
     say it of a run that was called."""
     program: Program | None = None
     """The program that a step last started, until the step has an outcome."""
+    undo: bool = False
+    """Does the code say how this step is undone?"""
+    undone: bool = False
     snoozes: int = 0
     """Tries of a step that do not count against its own budget."""
     chain: str = ""
@@ -215,6 +218,15 @@ class Cancelling(msgspec.Struct):
     raised_us: int = 0
     raised_at: str = ""
     """The call at which `Cancelling` was raised; empty if it was not at a call."""
+
+
+class Undoing(msgspec.Struct, frozen=True):
+    """That what a run has done is undone, and how it ends then; see `records.UndoStarted`."""
+
+    status: str
+    reason: str
+    error: Error | None
+    message: str
 
 
 class Run(msgspec.Struct):
@@ -288,6 +300,8 @@ class Run(msgspec.Struct):
     """The first of them that did not complete, if that matters."""
     preceded_us: int = 0
     """When it became certain whether it may begin; 0 before that, and for a run without `after`."""
+    undoing: Undoing | None = None
+    """Is or was what it has done undone? Kept if that failed, for a retry."""
     cancelling: Cancelling | None = None
     """Is it to be cancelled gently?"""
     cancelled: RunCancelled | None = None
@@ -324,6 +338,17 @@ class Run(msgspec.Struct):
     def attempts_used(self) -> int:
         """Attempts that count against its budget, `retry.max_attempts`."""
         return self.attempt - self.attempts_before
+
+    @property
+    def still_done(self) -> list[str]:
+        """The steps that can be undone and are not, in the order in which they would be."""
+        calls = self.calls
+        done = [
+            name
+            for name, call in calls.items()
+            if call.undo and not call.undone and call.phase is Phase.COMPLETED
+        ]
+        return sorted(done, key=lambda name: calls[name].seq, reverse=True)
 
     @property
     def suspect(self) -> bool:
@@ -688,7 +713,8 @@ class State:
         if timer.limit == LATE:
             return not run.late_us and timer.due_us == run.begun_us + run.max_runtime_ms * 1000
         if timer.limit == GRACE:
-            return run.cancelling is not None and run.cancelling.grace_us == timer.due_us
+            found = run.cancelling if run.undoing is None else None
+            return found is not None and found.grace_us == timer.due_us
         if timer.limit:
             return timer.due_us == (run.expires_us if timer.limit == TTL else run.deadline_us)
         if timer.token:

@@ -15,6 +15,7 @@ from msgspec import Raw
 
 from stackshift_jobs.errors import BY_CODE, StackshiftError
 from stackshift_jobs.values.durations import from_rfc3339, rfc3339
+from stackshift_jobs.values.identities import undone_by
 from stackshiftd.core import records as r
 from stackshiftd.core.records import Entry
 from stackshiftd.core.state.entries import written_json
@@ -90,6 +91,7 @@ class Steps:
                 "error": None,
                 "detail": None,
                 "child": None,
+                "undone": None,
                 "checkpoint": None,
                 "checkpoint_at": None,
                 "last_beat_at": None,
@@ -216,6 +218,14 @@ def _run_cancelled(steps: Steps, entry: Entry, _record: r.RunCancelled) -> None:
     steps.give_up(entry.at_us)
 
 
+def _undo_started(steps: Steps, entry: Entry, record: r.UndoStarted) -> None:
+    steps.end_attempt(record.status, entry.at_us, record.error)
+    steps.cut_off("failed")
+    for name in record.steps:
+        if name in steps.by_name:
+            steps.end(steps.by_name[name], "failed", entry.at_us)
+
+
 def _run_retried(steps: Steps, entry: Entry, record: r.RunRetried) -> None:
     for name in record.forgotten:
         steps.withdrawn.discard(name)
@@ -259,7 +269,11 @@ def _step_checkpointed(steps: Steps, entry: Entry, record: r.StepCheckpointed) -
 def _step_completed(steps: Steps, entry: Entry, record: r.StepCompleted) -> None:
     tried = steps.end_try(record, entry.at_us)
     facts = {"attempts": tried, "result": record.result, "error": None, **_NO_CHECKPOINT}
+    if record.undo:
+        facts["undone"] = False
     steps.finish(record.step, "run", entry.at_us, **facts)
+    if undone := steps.by_name.get(undone_by(record.step)):
+        undone["undone"] = True
 
 
 def _step_failed(steps: Steps, entry: Entry, record: r.StepFailed) -> None:
@@ -347,6 +361,7 @@ _BY_TYPE: Final[dict[type[r.Record], Callable[[Steps, Entry, Any], None]]] = {
     r.RunCompleted: _run_completed,
     r.RunFailed: _run_failed,
     r.RunCancelled: _run_cancelled,
+    r.UndoStarted: _undo_started,
     r.RunRetried: _run_retried,
     r.StepStarted: _step_started,
     r.StepCheckpointed: _step_checkpointed,

@@ -57,6 +57,8 @@ def recalls(run: Run, read: Callable[[Body], bytes]) -> list[Recall]:
             at_us=call.at_us,
             released_seq=call.released_seq,
             job=call.job,
+            undo=call.undo,
+            undone=call.undone,
         )
         for name, call in run.calls.items()
         if call.phase is not Phase.WITHDRAWN
@@ -92,6 +94,7 @@ def execute(run: Run, read: Callable[[Body], bytes]) -> Execute:
         scheduled_at_us=run.scheduled_us,
         attempt_us=run.attempt_us,
         cancel=_cancel(run),
+        undoes=run.undoing is not None,
     )
 
 
