@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from stackshift_jobs.handler.undo import Undo
     from stackshift_jobs.registry import job
     from stackshift_jobs.retry import CancelRun, Retry, RetryAfter
+    from stackshift_jobs.schedules import Schedule
     from stackshift_jobs.values.secrets import Secret
     from stackshift_jobs.values.stored import Event, SentEvent, StateChange, StateEntry
 
@@ -85,6 +86,7 @@ _HOME = {
     "RetryAfter": "retry",
     "RunCancelled": "errors",
     "RunFailed": "errors",
+    "Schedule": "schedules",
     "RunHandle": "client.blocking",
     "Secret": "values.secrets",
     "SecretUnavailable": "errors",
@@ -134,6 +136,7 @@ __all__ = [
     "RunCancelled",
     "RunFailed",
     "RunHandle",
+    "Schedule",
     "Secret",
     "SecretUnavailable",
     "SentEvent",

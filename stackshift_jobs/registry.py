@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import FunctionType
-from typing import Any, Final, TypedDict, TypeVar, Unpack, cast, overload
+from typing import Any, TypedDict, TypeVar, Unpack, cast, overload
 
 from stackshift_jobs import callables
 from stackshift_jobs.errors import BadConfiguration, Usage
 from stackshift_jobs.project.notify import web_address
 from stackshift_jobs.project.settings import Rate, parse_rate
 from stackshift_jobs.retry import Retry
+from stackshift_jobs.schedules import Declared, Schedule, declared
 from stackshift_jobs.values.durations import Duration, milliseconds
 from stackshift_jobs.values.expectations import check_expectation
 from stackshift_jobs.values.limits import ON_DUPLICATE
@@ -23,22 +24,6 @@ from stackshift_jobs.values.templates import fields_of
 
 Handler = Callable[..., Any]
 H = TypeVar("H", bound=Handler)
-
-
-CATCH_UP: Final = ("skip", "once", "all")
-OVERLAP: Final = ("allow", "skip", "queue")
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """When a job starts by itself. `expression` and `timezone` are not checked here: the worker
-    does that, because it knows cron and the time zones."""
-
-    expression: str
-    timezone: str
-    catch_up: str
-    overlap: str
-    payload: Any
 
 
 @dataclass(frozen=True)
@@ -62,7 +47,7 @@ class Job:
     place: str
     """What distinguishes the handler from others: `jobs.media.resize_avatar` for a function, and
     else where it is registered, `jobs.media:12`."""
-    schedule: Schedule | None = None
+    schedules: tuple[Declared, ...] = ()
     unique: str = ""
     on_duplicate: str = "refuse"
     ttl_ms: int | None = None
@@ -130,9 +115,13 @@ class JobOptions(TypedDict, total=False):
     `schedule` starts the job by itself: five fields as in a crontab, `@hourly @daily @weekly
     @monthly @yearly`, or `@every 30m`, in the IANA time zone `timezone` (default UTC), with
     `schedule_payload` (default `{}`). `catch_up` says which of the ticks missed while the daemon
-    was down get a run: `once` (the default: only the latest), `skip` or `all`. `overlap` says what
-    happens to a tick while the run of the previous one is unfinished: `skip` (the default), `allow`
-    or `queue`.
+    was down get a run: `once` (the default: only the latest), `skip` or `all`; `catch_up_for` is
+    how old one of them may be (default: any age). `overlap` says what happens to a tick while the
+    run of the previous one is unfinished: `skip` (the default), `allow`, `queue`, or `cancel`,
+    which ends that run first. `jitter` starts each tick's run up to so much later.
+
+    `schedules` are more of them, by name: `{"weekend": Schedule("0 11 * * 0,6"), "noon": "0 12 * *
+    *"}`. What one of them does not say is as these options say.
     """
 
     queue: str
@@ -151,10 +140,13 @@ class JobOptions(TypedDict, total=False):
     heartbeat: str | None
     payload: Any
     idempotency_ttl: Duration | None
-    schedule: str | None
+    schedule: Schedule | str | None
+    schedules: Mapping[str, Schedule | str] | None
     timezone: str | None
     catch_up: str | None
+    catch_up_for: Duration | None
     overlap: str | None
+    jitter: Duration | None
     schedule_payload: Any
 
 
@@ -208,7 +200,6 @@ def _maker(options: Mapping[str, Any]) -> Callable[[str, Handler], Job]:
             if near
             else "the options are " + ", ".join(JobOptions.__annotations__),
         )
-    scheduled = _schedule(options)
     given = options.get
     expect = "" if given("expect") is None else check_expectation(given("expect"))
     heartbeat = _heartbeat(given("heartbeat"))
@@ -242,7 +233,7 @@ def _maker(options: Mapping[str, Any]) -> Callable[[str, Handler], Job]:
             is_async=callables.is_async(handler),
             module=module,
             place=place,
-            schedule=scheduled,
+            schedules=declared(name, options),
         )
 
     return made
@@ -323,29 +314,6 @@ def _template(text: str | None, what: str) -> str:
             hint='write fields of the payload in braces: "customer:{customerId}"',
         )
     return text
-
-
-def _schedule(options: Mapping[str, Any]) -> Schedule | None:
-    """The schedule that the options describe; None if they describe none."""
-    expression, timezone = options.get("schedule"), options.get("timezone")
-    if expression is None:
-        for name in ("timezone", "catch_up", "overlap", "schedule_payload"):
-            if name == "timezone" and options.get("expect") is not None:
-                continue
-            if options.get(name) is not None:
-                raise Usage(f"{name} is given without a schedule", hint="add schedule=...")
-        return None
-    for name, text in (("schedule", expression), ("timezone", timezone)):
-        if text is not None and not isinstance(text, str):
-            raise Usage(f"{name} must be text, not {text!r}")
-    payload = options.get("schedule_payload")
-    return Schedule(
-        expression=" ".join(expression.split()),
-        timezone="UTC" if timezone is None else timezone,
-        catch_up=one_of(options.get("catch_up") or "once", CATCH_UP, "catch_up"),
-        overlap=one_of(options.get("overlap") or "skip", OVERLAP, "overlap"),
-        payload={} if payload is None else payload,
-    )
 
 
 def _check_handler(fn: object, job: str) -> None:

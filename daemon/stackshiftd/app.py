@@ -275,7 +275,9 @@ async def _serve(
 ) -> bool:
     """Serve until the daemon ends; returns whether it wants to be replaced by a new one."""
     from stackshiftd.daemon import Daemon
+    from stackshiftd.worker.file_schedules import file_schedules
 
+    file_schedules(config)  # What the file says is checked before anything is opened.
     journal, cluster = await _opened_journal(config, starter, again)
     daemon = Daemon(config, journal, cluster=cluster)
     loop = asyncio.get_running_loop()

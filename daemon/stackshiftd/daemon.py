@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
 from stackshift_jobs.errors import BadConfiguration, Conflict, StackshiftError
+from stackshift_jobs.programs import processes
 from stackshift_jobs.project.config import Config
 from stackshift_jobs.values.durations import rfc3339
 from stackshift_jobs.values.limits import LINE_MARGIN
@@ -61,6 +62,7 @@ from stackshiftd.shell.methods.queues import Queues, file_terms
 from stackshiftd.shell.methods.run_changes import RunChanges
 from stackshiftd.shell.methods.run_queries import RunQueries
 from stackshiftd.shell.methods.run_waits import RunWaits
+from stackshiftd.shell.methods.schedule_changes import ScheduleChanges
 from stackshiftd.shell.methods.schedules import Schedules
 from stackshiftd.shell.methods.start import Starts
 from stackshiftd.shell.methods.state import StateMethods
@@ -89,6 +91,7 @@ from stackshiftd.shell.workers.process import Launch, launch_process
 from stackshiftd.shell.workers.programs import end_strays, recorded
 from stackshiftd.shell.workers.reload import Reloads
 from stackshiftd.shell.workers.warden import Warden, await_warden
+from stackshiftd.worker.file_schedules import file_schedules
 from stackshiftd.worker.scripts.folder import remove_all
 
 if TYPE_CHECKING:  # It loads ssl, which a daemon of one machine does not need.
@@ -207,7 +210,11 @@ class Daemon:
             self._damage,
         )
         self._history.origin = self._upkeep
-        self._schedule_timer = ScheduleTimer(self.engine, self._catalog)
+        # On another machine another boot would count, whose daemon may lead any time.
+        boot = "" if config.member else processes.boot()
+        self._schedule_timer = ScheduleTimer(
+            self.engine, self._catalog, file_schedules(config), boot
+        )
         self._alerts = Alerts(self.engine, self._catalog, config, self._history)
         self._dispatcher.learned = self._learned
         payload_bytes = config.limits.payload_bytes
@@ -225,7 +232,10 @@ class Daemon:
         self._activity = Activity(self.engine, self._lookup, self._view)
         self._clock = Clock(self.engine, requests.remember_ms)
         dead_letter = DeadLetter(self.engine, self._lookup, self._view)
-        schedules = Schedules(self.engine, self._catalog, self._schedule_timer, redaction)
+        schedules = Schedules(
+            self.engine, self._catalog, self._schedule_timer, self._view, redaction
+        )
+        schedule_changes = ScheduleChanges(self.engine, self._catalog, self._schedule_timer)
         state = StateMethods(self.engine, requests, history)
         self._state_waits = StateWaits(self.engine, state.entry, waiters)
         events = Events(self.engine, requests)
@@ -235,6 +245,7 @@ class Daemon:
             looking,
             dead_letter,
             schedules,
+            schedule_changes,
             state,
             self._locks,
             events,
@@ -246,6 +257,7 @@ class Daemon:
             BulkChanges(self.engine, self._lookup).table,
             dead_letter.table,
             schedules.table,
+            schedule_changes.table,
             state.table,
             self._locks.table,
             events.table,

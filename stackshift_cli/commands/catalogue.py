@@ -240,22 +240,73 @@ _QUEUE_COMMANDS: Final = (
     ),
 )
 
+_SCHEDULE: Final = argument("NAME", "The name of the schedule.", name="schedule")
+_SCHEDULE_OR_ALL: Final = argument(
+    "[NAME]", "The name of the schedule (default: all).", name="schedule"
+)
+_TIMEZONE: Final = option("--timezone Z", "The time zone of the expression (default: UTC).")
 _SCHEDULE_COMMANDS: Final = (
-    command("schedules list", "schedules:list_", "List the schedules of all jobs."),
+    command("schedules list", "schedules:list_", "List all schedules."),
     command(
         "schedules next",
         "schedules:next_",
-        "Show when jobs will start next.",
-        argument("[JOB]", "The name of the job (default: all jobs)."),
+        "Show when schedules will tick next.",
+        _SCHEDULE_OR_ALL,
         option("-n/--number N", "Show the next N (default 5)."),
     ),
-    command("schedules pause", "schedules:pause", "Pause a job's schedule.", _JOB),
-    command("schedules resume", "schedules:resume", "Resume a job's schedule.", _JOB),
+    command("schedules pause", "schedules:pause", "Pause a schedule.", _SCHEDULE),
+    command("schedules resume", "schedules:resume", "Resume a schedule.", _SCHEDULE),
     command(
         "schedules trigger",
         "schedules:trigger",
         "Start a run now, with the schedule's payload.",
-        _JOB,
+        _SCHEDULE,
+    ),
+    command(
+        "schedules add",
+        "schedule_changes:add",
+        "Add a schedule, of a job or of a command.",
+        argument("NAME", "What to call it."),
+        argument("[COMMAND...]", "The program that it starts and its arguments, after --."),
+        option("--job J", "Start job J."),
+        option("--cron EXPRESSION", 'When: "0 2 * * *", @daily, "@every 30m", @reboot.'),
+        _TIMEZONE,
+        option("--catch-up WORD", "Missed ticks: skip, once (the default: the latest) or all."),
+        option("--catch-up-for D", "Only those that are at most D old."),
+        option("--overlap WORD", "While the last run is unfinished: skip, allow, queue, cancel."),
+        option("--jitter D", "Start each run up to D later."),
+        PAYLOAD,
+        FIELD,
+        option("--queue Q", "Run in queue Q (default: the job's)."),
+        option("--retry N", "Try again up to N times if it fails (default: the job's, or 0)."),
+        option("--backoff D", "Wait D before the first retry, then twice as long."),
+        option("--timeout D", "End each attempt of a job, or try of a command, after D."),
+        option("--env NAME...", "Give the command this variable, or NAME=TEXT; may be repeated."),
+        option("--note TEXT", "What schedules list --json says about it."),
+        option("--replace", "If another schedule was added as NAME, change it."),
+    ),
+    command(
+        "schedules rm",
+        "schedule_changes:rm",
+        "Remove schedules that were added.",
+        argument("NAME...", "The names of the schedules.", name="schedule"),
+    ),
+    command(
+        "schedules backfill",
+        "schedule_changes:backfill",
+        "Start runs for past ticks that have none.",
+        _SCHEDULE,
+        option("--since T", "From time T on, or from a duration ago."),
+        option("--until T", "Up to time T, which is not included (default: now)."),
+        _DRY_RUN,
+    ),
+    command(
+        "schedules lint",
+        "schedules:lint",
+        "Say what may surprise: clock changes, short months, no tick at all.",
+        _SCHEDULE_OR_ALL,
+        option("--cron EXPRESSION", "Check this expression instead."),
+        _TIMEZONE,
     ),
 )
 
@@ -631,7 +682,7 @@ GROUPS: Final = {
     "dead": "Retry or discard runs that failed for good.",
     "jobs": "List, show and check the project's jobs.",
     "queues": "Inspect, pause and limit queues.",
-    "schedules": "Inspect, pause and trigger the schedules of jobs.",
+    "schedules": "Add, inspect, pause and trigger schedules.",
     "state": "Read and write durable values, counters and locks.",
     "event": "Send, list and follow events.",
     "daemon": "Start, stop and inspect the background daemon.",

@@ -41,12 +41,18 @@ def names(typed: Typed, wanted: Parameter) -> Candidates:
 
 
 def _jobs(typed: Typed) -> Iterator[Candidate]:
-    if typed.command is not None and typed.command.path[0] == "schedules":
-        for each in _ask(typed, "schedule.list").get("schedules", ()):
-            yield Candidate(each["job"], f"{each['schedule']} {each['timezone']}")
-        return
     for job in _ask(typed, "job.list").get("jobs", ()):
         yield Candidate(job["name"], f"{job['module']}, queue {job['queue']}")
+
+
+def _schedules(typed: Typed) -> Iterator[Candidate]:
+    """Those that the command can act on: only what was added, or is retired, can be removed."""
+    removes = typed.command is not None and typed.command.path[-1] == "rm"
+    for each in _ask(typed, "schedule.list").get("schedules", ()):
+        if each["name"] in typed.words:
+            continue
+        if not removes or each["retired"] or each["source"] in ("command", "crontab"):
+            yield Candidate(each["name"], f"{each['schedule']} {each['timezone']}")
 
 
 def _queues(typed: Typed) -> Iterator[Candidate]:
@@ -184,6 +190,7 @@ def _topics(typed: Typed) -> Iterator[Candidate]:
 
 _SOURCES: Final[dict[str, Callable[[Typed], Iterator[Candidate]]]] = {
     "job": _jobs,
+    "schedule": _schedules,
     "queue": _queues,
     "host": _hosts,
     "notify": _notify,

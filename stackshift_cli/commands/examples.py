@@ -159,6 +159,22 @@ stackshift schedules resume nightly → from the next tick on
     "schedules trigger": """
 stackshift schedules trigger nightly → now, with the payload of the schedule
 """,
+    "schedules add": """
+stackshift schedules add backup --cron "0 2 * * *" -- ./backup.sh → every night at two, UTC
+stackshift schedules add report --job report --cron "0 9 * * 1-5" --timezone Europe/Berlin → a job
+stackshift schedules add sync --cron "*/5 * * * *" --jitter 1m -- ./sync.sh → spread over a minute
+""",
+    "schedules rm": """
+stackshift schedules rm backup → its runs stay
+""",
+    "schedules backfill": """
+stackshift schedules backfill report --since 7d --dry-run → the ticks, and which have a run
+stackshift schedules backfill report --since 2026-05-01T00:00:00Z → a run for each that has none
+""",
+    "schedules lint": """
+stackshift schedules lint → clock changes, short months, what never ticks
+stackshift schedules lint --cron "30 2 31 * *" --timezone Europe/Berlin → before it is added
+""",
     "state get": """
 stackshift state get cursor --raw --default none → as text, for a script
 stackshift state get import:done --wait 10m && ./report.sh → when somebody has set it

@@ -52,9 +52,11 @@ header, and nothing is cut off:
   runs wait             id status
   runs logs             at attempt step stream message
   jobs list             name queue max_attempts timeout_ms module code cron
-  schedules list        job schedule timezone next_at last_at paused retired
-                        catch_up overlap last_run
-  schedules next        at job local
+  schedules list        name schedule timezone next_at last_at paused retired
+                        catch_up overlap last_run job last_status skipped source
+  schedules next        at name local job tick
+  schedules lint        name code message
+  schedules backfill    tick id state
   state list            key version value updated_at expires_at
   state locks           key holder since expires_at waiting token
   state history         seq at kind version value expires_at by
@@ -222,16 +224,21 @@ How jobs start by themselves
 
   15 3 * * *     minute, hour, day of month, month, day of week, as in a crontab
   */10 * * * *   every ten minutes; 0 9 * * 1-5: at nine from Monday to Friday
-  @hourly @daily @weekly @monthly @yearly @every 30m
+  @hourly @daily @weekly @monthly @yearly @every 30m @reboot
 
-catch_up = "once" (default), "skip" or "all": the ticks that were missed while the daemon was down.
-overlap = "skip" (default), "allow" or "queue": a tick while the last run is unfinished. One tick
-starts one run, whatever crashes. Where a change of the clock skips a time or has it twice, the job
+catch_up = "once" (default), "skip" or "all": the ticks that were missed while the daemon was down;
+catch_up_for = "6h": only those that are not older. overlap = "skip" (default), "allow", "queue" or
+"cancel": a tick while the last run is unfinished. jitter = "5m": each run starts up to that later.
+schedules={"weekend": "0 11 * * 0,6"}: several of one job. One tick starts one run, whatever
+crashes. Where a change of the clock skips a time or has it twice, the job
 runs once.
 
   stackshift schedules list             what there is, and when it starts next
   stackshift schedules next nightly     the next ticks
   stackshift schedules trigger nightly  now
+  stackshift schedules add backup --cron "0 2 * * *" -- ./backup.sh
+                                        a command, without any code
+  stackshift schedules lint             what may surprise
   stackshift daemon install             start the daemon when the machine boots
 """,
     "config": """\

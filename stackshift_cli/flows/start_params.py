@@ -37,7 +37,7 @@ def start_params(given: Given) -> tuple[dict[str, Any], list[str]]:
     if given.texts("label"):
         params["labels"] = given.pairs("label")
     notes = _due(given, params)
-    if (payload := payload_given(given)) is not _NONE:
+    if (payload := payload_given(given)) is not NO_PAYLOAD:
         params["payload"] = payload
     return params, [*notes, *field_notes(given)]
 
@@ -114,17 +114,17 @@ def moment(text: str) -> tuple[str, list[str]]:
     return at, [f"{text} has no UTC offset; taken as local time: {at}"] if local else []
 
 
-_NONE: Final = object()
+NO_PAYLOAD: Final = object()
 
 
 def payload_given(given: Given) -> Any:
     """The payload that `--payload` and `--field` give; `NO_PAYLOAD` if neither was given. Raises
     `Usage` or `PayloadRefused`."""
     text, fields = given.text("payload"), given.texts("field")
-    value = _NONE if text is None else _load(_read(text, "the payload"), "--payload")
+    value = NO_PAYLOAD if text is None else _load(_read(text, "the payload"), "--payload")
     if not fields:
         return value
-    if value is _NONE:
+    if value is NO_PAYLOAD:
         value = {}
     if not isinstance(value, dict):
         raise Usage(
@@ -138,9 +138,6 @@ def payload_given(given: Given) -> Any:
         seen.add(key)
         value[key] = new
     return value
-
-
-NO_PAYLOAD: Final = _NONE
 
 
 def _field(text: str) -> tuple[str, Any]:

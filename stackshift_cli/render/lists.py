@@ -203,20 +203,25 @@ def print_schedules(options: Globals, schedules: list[dict[str, Any]]) -> None:
     clock = Clock.now()
     following = f"next ({clock.zone})"
     cells: Cells = {
-        "job": field("job"),
+        "name": field("name"),
         "schedule": field("schedule"),
         "zone": field("timezone"),
         following: both("next_at", clock),
         "last": away("last_at", clock),
+        "outcome": lambda each: _run_status({"status": each["last_status"] or ""}),
+        "skips": lambda each: str(each["skipped"] or ""),
         "state": _schedule_state,
     }
+    if not any(each["skipped"] for each in schedules):
+        cells = {name: cell for name, cell in cells.items() if name != "skips"}
     gives: tuple[Give, ...] = (
-        ("JOB", 20),
+        ("NAME", 20),
         ("ZONE", 12),
         ("LAST", 0),
         ("ZONE", 0),
         ("SCHEDULE", 12),
-        ("JOB", 8),
+        ("SKIPS", 0),
+        ("NAME", 8),
     )
     print_table(options, schedules, cells, gives)
 
@@ -235,10 +240,10 @@ def print_ticks(options: Globals, ticks: list[dict[str, Any]]) -> None:
     at = f"at ({clock.zone})"
     cells: Cells = {
         at: both("at", clock),
-        "job": field("job"),
+        "name": field("name"),
         "in its zone": lambda tick: clock.elsewhere(tick["local"]),
     }
-    print_table(options, ticks, cells, (("JOB", 8), ("IN ITS ZONE", 0)))
+    print_table(options, ticks, cells, (("NAME", 8), ("IN ITS ZONE", 0)))
 
 
 # --- Hosts ---------------------------------------------------------------------------------

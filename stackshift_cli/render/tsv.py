@@ -32,9 +32,12 @@ HOST_CHECK_COLUMNS: Final = _names(
     "name status version python round_trip_ms digest jobs seconds problem"
 )
 SCHEDULE_COLUMNS: Final = _names(
-    "job schedule timezone next_at last_at paused retired catch_up overlap last_run"
+    "name schedule timezone next_at last_at paused retired catch_up overlap last_run job"
+    " last_status skipped source"
 )
-TICK_COLUMNS: Final = _names("at job local")
+TICK_COLUMNS: Final = _names("at name local job tick")
+FINDING_COLUMNS: Final = _names("name code message")
+BACKFILL_COLUMNS: Final = _names("tick id state")
 STATE_COLUMNS: Final = _names("key version value updated_at expires_at")
 LOCK_COLUMNS: Final = _names("key holder since expires_at waiting token holders")
 CHANGE_COLUMNS: Final = _names("seq at kind version value expires_at by")

@@ -26,7 +26,7 @@ from stackshift_jobs.errors import BadConfiguration, Conflict, Usage
 from stackshift_jobs.project.locate import working_directory
 from stackshift_jobs.project.script_header import HeaderError, read_header, start_terms
 from stackshift_jobs.values.limits import MAX_ATTEMPTS
-from stackshift_jobs.values.names import EXEC_JOB, NAME_LABEL, SH_JOB
+from stackshift_jobs.values.names import EXEC_JOB, NAME_LABEL, SH_JOB, program_label
 
 _MAX_NAME: Final = 128
 _IF_RUNNING: Final = {"skip": "refuse", "queue": "queue", "replace": "replace", "fail": "refuse"}
@@ -35,15 +35,13 @@ _IF_RUNNING: Final = {"skip": "refuse", "queue": "queue", "replace": "replace", 
 
 def exec_(session: Session, given: Given) -> int:
     """`exec -- COMMAND...`: run a program, as `_run` says."""
-    command = given.texts("command")
-    for number, word in enumerate(command):
-        _check_text(word, f"argument {number} of the command" if number else "the program's name")
-    payload: dict[str, Any] = {"command": command, **_surroundings(given)}
+    command = command_words(given.texts("command"))
+    payload: dict[str, Any] = {"command": command, **surroundings(given)}
     if (timeout_ms := _timeout_ms(given)) is not None:
         payload["timeout_ms"] = timeout_ms
     if (heartbeat_ms := heartbeat_of(given)) is not None:
         payload |= {"heartbeat_ms": heartbeat_ms, "output_beats": given.flag("output_beats")}
-    return _run(session, given, EXEC_JOB, payload, {}, os.path.basename(command[0]))  # noqa: PTH119
+    return _run(session, given, EXEC_JOB, payload, {}, command[0])
 
 
 def sh(session: Session, given: Given) -> int:
@@ -67,7 +65,7 @@ def sh(session: Session, given: Given) -> int:
     payload: dict[str, Any] = {
         "file": _check_text(str(file), "the name of the script"),
         "args": args,
-        **_surroundings(given),
+        **surroundings(given),
     }
     return _run(session, given, SH_JOB, payload, terms, name)
 
@@ -135,7 +133,14 @@ def _params(given: Given, job: str, name: str) -> dict[str, Any]:
     return {**params, "labels": {NAME_LABEL: name}, **_unique(given, f"{job}/{name}")}
 
 
-def _surroundings(given: Given) -> dict[str, Any]:
+def command_words(command: list[str]) -> list[str]:
+    """The words of a command, if they can be recorded. Raises `Usage` otherwise."""
+    for number, word in enumerate(command):
+        _check_text(word, f"argument {number} of the command" if number else "the program's name")
+    return command
+
+
+def surroundings(given: Given) -> dict[str, Any]:
     """What a program finds where it starts, for the payload."""
     return {
         "cwd": _check_text(working_directory(), "the working directory"),
@@ -165,7 +170,7 @@ def _name(given: Given, program: str) -> str:
     """What the run is called in lists."""
     name = given.text("name")
     if name is None:
-        return "".join(c if c.isprintable() else "?" for c in program)[:_MAX_NAME] or "?"
+        return program_label(program)
     if not name.isprintable() or not 1 <= len(name) <= _MAX_NAME:
         raise Usage(f"{name!r} cannot be a name", hint=f"use 1 to {_MAX_NAME} printable characters")
     return name

@@ -1,4 +1,4 @@
-"""`schedules list|next|pause|resume|trigger`: inspect and control the schedules of jobs."""
+"""`schedules list|next|pause|resume|trigger|lint`: inspect and control schedules."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from stackshift_cli.output.safe_text import safe
 from stackshift_cli.output.terminal import draws
 from stackshift_cli.render import tsv
 from stackshift_cli.verbs.jobs import say_boot_hint
+from stackshift_jobs.errors import Usage
 
 _PAGE: Final = 1000
 """The most ticks that the daemon answers with at once."""
 _MAX_TICKS: Final = 1_000_000
+_WRONG: Final = frozenset(("never", "problem"))
+"""Findings of `schedules lint` that keep a schedule from starting anything."""
 
 
 def list_(session: Session, _given: Given) -> int:
@@ -31,16 +34,16 @@ def list_(session: Session, _given: Given) -> int:
             messages.data(tsv.columns(schedule, tsv.SCHEDULE_COLUMNS))
     for schedule in schedules:
         if schedule["problem"]:
-            session.say(f"{safe(schedule['job'])} cannot start: {safe(schedule['problem'])}")
+            session.say(f"{safe(schedule['name'])} cannot start: {safe(schedule['problem'])}")
     if any(not schedule["retired"] for schedule in schedules):
         say_boot_hint(session)
     return 0
 
 
 def next_(session: Session, given: Given) -> int:
-    """`schedules next [JOB] [-n N]`: print the upcoming ticks, the next one first."""
-    job = given.text("job")
-    ticks = _next(session, job, given.whole("number", 1, _MAX_TICKS) or 5)
+    """`schedules next [NAME] [-n N]`: print the upcoming ticks, the next one first."""
+    name = given.text("schedule")
+    ticks = _next(session, name, given.whole("number", 1, _MAX_TICKS) or 5)
     if session.json:
         messages.data(messages.compact(ticks))
     elif ticks and draws(session.options):
@@ -51,50 +54,79 @@ def next_(session: Session, given: Given) -> int:
         for tick in ticks:
             messages.data(tsv.columns(tick, tsv.TICK_COLUMNS))
     if not ticks:
-        session.say("no upcoming ticks" if job is None else f"{safe(job)} has no upcoming ticks")
+        session.say("no upcoming ticks" if name is None else f"{safe(name)} has no upcoming ticks")
     return 0
 
 
-def _next(session: Session, job: str | None, count: int) -> list[dict[str, Any]]:
+def _next(session: Session, name: str | None, count: int) -> list[dict[str, Any]]:
     """The next `count` ticks, asked for page by page."""
     ticks: list[dict[str, Any]] = []
-    params: dict[str, Any] = {} if job is None else {"job": job}
+    params: dict[str, Any] = {} if name is None else {"name": name}
     while len(ticks) < count:
         params["count"] = min(count - len(ticks), _PAGE)
         page = session.call("schedule.next", params)["ticks"]
         ticks += page
         if len(page) < params["count"]:
             break
-        params |= {"after_at": page[-1]["at"], "after_job": page[-1]["job"]}
+        params |= {"after_at": page[-1]["at"], "after_name": page[-1]["name"]}
     return ticks
 
 
 def pause(session: Session, given: Given) -> int:
-    """`schedules pause JOB`: start no runs by its schedule until it is resumed."""
-    reply = session.call("schedule.pause", {"job": given.word("job")})
+    """`schedules pause NAME`: start no runs by its schedule until it is resumed."""
+    reply = session.call("schedule.pause", {"name": given.word("schedule")})
     if not reply["changed"]:
-        session.say(f"the schedule of {safe(reply['job'])} is already paused")
+        session.say(f"the schedule {safe(reply['name'])} is already paused")
     return _report(session, reply)
 
 
 def resume(session: Session, given: Given) -> int:
-    """`schedules resume JOB`: start runs by its schedule again, from the next tick on."""
-    reply = session.call("schedule.resume", {"job": given.word("job")})
+    """`schedules resume NAME`: start runs by its schedule again, from the next tick on."""
+    reply = session.call("schedule.resume", {"name": given.word("schedule")})
     if not reply["changed"]:
-        session.say(f"the schedule of {safe(reply['job'])} is not paused")
+        session.say(f"the schedule {safe(reply['name'])} is not paused")
     elif reply["next_at"] is not None:
         session.say(f"next at {messages.moment(reply['next_at'])}")
     return _report(session, reply)
 
 
 def trigger(session: Session, given: Given) -> int:
-    """`schedules trigger JOB`: start a run now, with the schedule's payload, and print its id. The
+    """`schedules trigger NAME`: start a run now, with the schedule's payload, and print its id. The
     next tick still happens."""
-    reply = session.call("schedule.trigger", {"job": given.word("job")})
+    reply = session.call("schedule.trigger", {"name": given.word("schedule")})
     messages.data(messages.compact(reply) if session.json else reply["id"])
     return 0
 
 
+def lint(session: Session, given: Given) -> int:
+    """`schedules lint [NAME] [--cron EXPRESSION]`: print what may surprise. Exit 78 if a schedule
+    never ticks or cannot start, which is more than a surprise."""
+    params: dict[str, Any] = {}
+    if (name := given.text("schedule")) is not None:
+        params["name"] = name
+    if (expression := given.text("cron")) is not None:
+        if name is not None:
+            raise Usage("a name and --cron cannot be used together")
+        params["schedule"] = expression
+    if (timezone := given.text("timezone")) is not None:
+        if expression is None:
+            raise Usage("--timezone requires --cron")
+        params["timezone"] = timezone
+    findings = session.call("schedule.lint", params)["findings"]
+    if session.json:
+        messages.data(messages.compact(findings))
+    else:
+        for each in findings:
+            if draws(session.options):
+                what = f"{safe(each['name'])}: " if each["name"] else ""
+                messages.data(f"{what}{safe(each['message'])}")
+            else:
+                messages.data(tsv.columns(each, tsv.FINDING_COLUMNS))
+    if not findings:
+        session.say("nothing to say")
+    return 78 if any(each["code"] in _WRONG for each in findings) else 0
+
+
 def _report(session: Session, reply: dict[str, Any]) -> int:
-    messages.data(messages.compact(reply) if session.json else safe(reply["job"]))
+    messages.data(messages.compact(reply) if session.json else safe(reply["name"]))
     return 0

@@ -89,7 +89,7 @@ def started(pid: int) -> str:
     """When the process began, as `BOOT:TICKS` on Linux; empty if it does not run."""
     if ON_LINUX:
         fields = _stat(pid)
-        return "" if fields is None or fields[0] in _ENDED else f"{_boot()}:{fields[19]}"
+        return "" if fields is None or fields[0] in _ENDED else f"{boot()}:{fields[19]}"
     rows = _ps("-o", "stat=,lstart=", "-p", str(pid))
     return next((row.split(None, 1)[1] for row in rows if row[0] not in _ENDED), "")
 
@@ -154,9 +154,17 @@ def _may_signal(pid: int) -> bool:
 
 
 @cache
-def _boot() -> str:
-    """Identifies this boot: ticks count from its beginning."""
-    return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
+def boot() -> str:
+    """Identifies this boot of the machine: ticks count from its beginning. Empty if nothing tells
+    it."""
+    if ON_LINUX:
+        return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
+    asked = ["sysctl", "-n", "kern.bootsessionuuid"]
+    try:
+        done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return done.stdout.strip()
 
 
 def _ps(*arguments: str) -> list[str]:

@@ -50,6 +50,7 @@ from stackshift_jobs.project.settings import (
     HOST_NAMES,
     KIB,
     MIB,
+    OBJECT,
     PARTS,
     PATH,
     PATHS,
@@ -66,6 +67,7 @@ from stackshift_jobs.project.settings import (
     whole,
 )
 from stackshift_jobs.project.toml import parse_toml, read_config_text
+from stackshift_jobs.schedules import CATCH_UP, OVERLAP, check_terms
 from stackshift_jobs.values.limits import MAX_FACTOR
 from stackshift_jobs.values.names import NOTIFY_QUEUE, check_name
 from stackshift_jobs.values.secrets import Reference
@@ -117,7 +119,8 @@ class Key:
 QUEUES: Final = "queues.NAME"
 HOSTS: Final = "hosts.NAME"
 NOTIFY: Final = "notify.NAME"
-NAMED: Final = {"queues": QUEUES, "hosts": HOSTS, "notify": NOTIFY}
+SCHEDULES: Final = "schedules.NAME"
+NAMED: Final = {"queues": QUEUES, "hosts": HOSTS, "notify": NOTIFY, "schedules": SCHEDULES}
 """The tables whose tables have names that users choose, and the section of their keys."""
 JOURNAL_URL_VARIABLE: Final = "STACKSHIFT_JOURNAL_URL"
 LOCAL: Final = "local"
@@ -128,6 +131,7 @@ _cluster = partial(Key, "cluster")
 _workers = partial(Key, "workers")
 _queues = partial(Key, QUEUES)
 _hosts = partial(Key, HOSTS)
+_schedules = partial(Key, SCHEDULES)
 _retry = partial(Key, "retry")
 _limits = partial(Key, "limits")
 _hooks = partial(Key, "hooks")
@@ -190,6 +194,16 @@ KEYS: Final[tuple[Key, ...]] = (
     _hosts("code", TEXT, "send", "Directory there that has the code, or send it."),
     _hosts("send", PATHS, None, "Folders and files that are sent.", "those of [project] jobs"),
     _hosts("prepare", COMMAND, None, "Command there, once for each code that is sent.", "none"),
+    _schedules("cron", TEXT, None, 'When it ticks, such as "0 2 * * *" or "@daily".', "not valid"),
+    _schedules("job", TEXT, None, "Job that it starts.", "command says what is started"),
+    _schedules("command", COMMAND, None, "Program that it starts.", "job says what is started"),
+    _schedules("payload", OBJECT, None, "Payload of the runs of job.", "{}"),
+    _schedules("timezone", TEXT, "UTC", "IANA time zone of cron."),
+    _schedules("catch_up", choice(*CATCH_UP), "once", "Which missed ticks get a run."),
+    _schedules("catch_up_for", DURATION, None, "How old one of them may be.", "any age"),
+    _schedules("overlap", choice(*OVERLAP), "skip", "A tick while the last run is unfinished."),
+    _schedules("jitter", duration("0s", "1d"), "0s", "How much later a tick may start."),
+    _schedules("queue", TEXT, None, "Queue of the runs.", "that of job"),
     _retry("max_attempts", _COUNT, 3, "Attempts of a run, including the first."),
     _retry("backoff", DURATION, "1s", "Delay before the second attempt."),
     _retry("factor", number(1, MAX_FACTOR), 2.0, "How much longer each delay is than the last."),
@@ -322,6 +336,23 @@ class HostSection:
 
 
 @dataclass(frozen=True, slots=True)
+class ScheduleSection:
+    """`[schedules.NAME]`; `payload` is JSON, None for an empty one. Either `job` or `command` is
+    given. Expressions and zones are not checked here, since the SDK knows no cron."""
+
+    cron: str
+    job: str | None
+    command: tuple[str, ...] | None
+    payload: str | None
+    timezone: str
+    catch_up: str
+    catch_up_for_ms: int | None
+    overlap: str
+    jitter_ms: int
+    queue: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class RetrySection:
     """`[retry]`: the project's defaults, which jobs and starts can override."""
 
@@ -408,6 +439,7 @@ class Config:
     queues: Mapping[str, QueueSection]
     hosts: Mapping[str, HostSection]
     """Those that workers are placed on; a host that is only named has the defaults."""
+    schedules: Mapping[str, ScheduleSection]
     retry: RetrySection
     limits: LimitsSection
     hooks: HooksSection
@@ -470,6 +502,7 @@ def load_config(root: str | os.PathLike[str], environ: Mapping[str, str] | None 
         workers=WorkersSection(**fields["workers"]),
         queues=MappingProxyType(queues),
         hosts=MappingProxyType(_hosts_of(written, fields["workers"]["hosts"], queues, where)),
+        schedules=MappingProxyType(_schedules_of(tables.get("schedules", {}), where)),
         retry=RetrySection(**fields["retry"]),
         limits=LimitsSection(**fields["limits"]),
         hooks=HooksSection(**fields["hooks"]),
@@ -650,6 +683,35 @@ def _notify_section(name: str, table: object, where: str) -> NotifySection:
             key=f"{shown}.to",
         )
     return section
+
+
+def _schedules_of(tables: object, where: str) -> dict[str, ScheduleSection]:
+    """The schedules that the file declares. Raises `BadConfiguration`."""
+    found: dict[str, ScheduleSection] = {}
+    for name, table in _table(tables, "schedules", where).items():
+        shown = f"schedules.{name}"
+        fields = _section(SCHEDULES, shown, table, where)
+        problem = ""
+        if fields["cron"] is None:
+            problem, hint = "no time is given", 'cron = "0 2 * * *"'
+        elif (fields["job"] is None) == (fields["command"] is None):
+            problem, hint = "one of job and command is needed", "what is it to start?"
+        elif fields["payload"] is not None and fields["job"] is None:
+            problem, hint = "a command has no payload", "leave payload out"
+        try:
+            check_name(name, "schedule")
+            check_terms(
+                fields["catch_up"],
+                fields["catch_up_for_ms"] or 0,
+                fields["overlap"],
+                fields["jitter_ms"],
+            )
+        except Usage as bad:
+            problem, hint = bad.message, bad.hint
+        if problem:
+            raise BadConfiguration(f"{where}: {shown}: {problem}", hint=hint, file=where, key=shown)
+        found[name] = ScheduleSection(**fields)
+    return found
 
 
 def _queue_name(name: str, file: str) -> str:

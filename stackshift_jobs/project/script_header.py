@@ -3,6 +3,10 @@
     #!/bin/sh
     # stackshift: job nightlyBackup
     # stackshift: schedule 15 3 * * *  timezone Europe/Berlin  retry 3  timeout 2h
+    # stackshift: schedule weekend: 0 11 * * 6,0  jitter 10m
+
+A schedule with a name (`weekend:`) is one of several; what stands behind a schedule in its line is
+said of that one alone.
 
 Only the comments before the first line of code count. They begin with `#`, `//`, `--` or `;`,
 whatever the interpreter wants. An executable file without a header is no job, and no mistake.
@@ -20,6 +24,7 @@ from typing import Any, Final, NamedTuple
 
 from stackshift_jobs.errors import Usage
 from stackshift_jobs.retry import Retry
+from stackshift_jobs.schedules import TERMS, Schedule
 from stackshift_jobs.values.durations import milliseconds
 from stackshift_jobs.values.expectations import check_expectation
 from stackshift_jobs.values.limits import MAX_ATTEMPTS, MAX_PRIORITY
@@ -118,6 +123,10 @@ class _Reader:
         self._words = words
         self._given: dict[str, Any] = {}
         self._lines: dict[str, int] = {}
+        self._schedules: dict[str, dict[str, Any]] = {}
+        """The terms of each schedule by its name; that without a name is ""."""
+        self._current: tuple[str, int] | None = None
+        """The schedule that was named last, and its line."""
 
     def header(self, doc: str) -> Header:
         """The header that the words make."""
@@ -128,8 +137,12 @@ class _Reader:
         if "job" not in given:
             raise HeaderError("the header names no job: # stackshift: job NAME", self._file, first)
         name = given.pop("job")
-        if "timezone" in given and not given.keys() & {"schedule", "expect"}:
-            raise self._wrong("timezone is given without a schedule", lines["timezone"])
+        for term in TERMS:
+            if term in given and not self._schedules:
+                if term == "timezone" and "expect" in given:
+                    continue
+                raise self._wrong(f"{term} is given without a schedule", lines[term])
+        given |= self._scheduled()
         if (retry := self._retry(given)) is not None:
             given["retry"] = retry
         return Header(name, lines["job"], given, doc)
@@ -142,18 +155,45 @@ class _Reader:
             near = difflib.get_close_matches(name, _OPTIONS, 1)
             meant = f"did you mean {near[0]}?" if near else f"one of: {', '.join(_OPTIONS)}"
             raise self._wrong(f"unknown option {word!r}; {meant}", line)
-        if name in self._given:
-            raise self._wrong(f"{name} is given twice", line)
-        taken = [self._next(name, line)]
         if name == "schedule":
-            more = 1 if taken[0] == "@every" else 0 if taken[0][:1] == "@" else _FIELDS - 1
-            taken += [self._next(name, line) for _ in range(more)]
+            self._schedule(line)
+            return
+        into = self._given
+        if name in TERMS and self._current is not None and self._current[1] == line:
+            into = self._schedules[self._current[0]]
+        if name in into:
+            raise self._wrong(f"{name} is given twice", line)
+        text = self._next(name, line)
         try:
-            self._given[name] = read(" ".join(taken))
+            into[name] = read(text)
         except Usage as bad:
             hint = f" ({bad.hint})" if bad.hint else ""
             raise self._wrong(f"{name}: {bad.message}{hint}", line) from None
         self._lines[name] = line
+
+    def _schedule(self, line: int) -> None:
+        """Take `[NAME:] EXPRESSION`."""
+        first, name = self._next("schedule", line), ""
+        if first.endswith(":"):
+            name, first = first[:-1], self._next("schedule", line)
+        if name in self._schedules:
+            what = f"schedule {name}" if name else "schedule"
+            raise self._wrong(f"{what} is given twice", line)
+        more = 1 if first == "@every" else 0 if first[:1] == "@" else _FIELDS - 1
+        taken = [first, *(self._next("schedule", line) for _ in range(more))]
+        self._schedules[name] = {"expression": " ".join(taken)}
+        self._current = name, line
+        self._lines["schedule"] = line
+
+    def _scheduled(self) -> dict[str, Any]:
+        """The options of `job` that the schedules make."""
+        named = dict(self._schedules)
+        own = named.pop("", None)
+        if not named:
+            return {} if own is None else {"schedule": own.pop("expression"), **own}
+        options: dict[str, Any] = {} if own is None else {"schedule": Schedule(**own)}
+        options["schedules"] = {name: Schedule(**terms) for name, terms in named.items()}
+        return options
 
     def _next(self, name: str, line: int) -> str:
         """The next word, which must stand in the same line as the option `name`."""
@@ -215,7 +255,9 @@ _OPTIONS: Final[dict[str, Callable[[str], Any]]] = {
     "schedule": str,
     "timezone": str,
     "catch_up": str,
+    "catch_up_for": _seconds,
     "overlap": str,
+    "jitter": _seconds,
 }
 """The options by name, and what reads the text of each."""
 

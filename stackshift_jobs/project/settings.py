@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-from stackshift_jobs.errors import Usage
+from stackshift_jobs.errors import PayloadRefused, Usage
 from stackshift_jobs.values.durations import milliseconds
 from stackshift_jobs.values.redaction import parts_of
+from stackshift_jobs.values.strict_json import dumps
 
 KIB: Final = 1 << 10
 MIB: Final = 1 << 20
@@ -249,6 +250,16 @@ def choice(*words: str) -> Kind:
     return Kind(" | ".join(f'"{word}"' for word in words), read)
 
 
+def _object(value: object) -> str:
+    # TOML has values that JSON has not; which ones is said where the payload is checked.
+    if not isinstance(value, dict):
+        raise ValueError('a table, such as {region = "north"}')
+    try:
+        return dumps(value).decode()
+    except PayloadRefused as bad:
+        raise ValueError(f"a value of JSON: {bad.message}") from None
+
+
 def format_size(size: int) -> str:
     """A number of bytes as it would be written in the file: `64MiB`, `1000B`."""
     for unit in ("GiB", "MiB", "KiB"):
@@ -267,6 +278,7 @@ ERRORS: Final = Kind("list of types of errors", _errors)
 PATHS: Final = Kind("list of paths", _inside)
 PARTS: Final = Kind("list of paths in a payload", _parts)
 DURATION: Final = Kind("duration", _duration, "_ms")
+OBJECT: Final = Kind("table", _object)
 DATABASE: Final = Kind("URL of a database", _database)
 RATE: Final = Kind("rate", parse_rate)
 COMMAND: Final = Kind("command", _command)

@@ -54,3 +54,5 @@ MAX_HOLDERS: Final = 1000
 
 FINISHED: Final = frozenset(("completed", "failed", "cancelled"))
 """The statuses of a run that has ended."""
+MAX_SCHEDULE_PAYLOAD: Final = 64 << 10
+"""Bytes of a schedule's payload, which the daemon keeps in memory."""

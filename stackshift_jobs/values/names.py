@@ -43,6 +43,12 @@ def check_name(name: object, what: str) -> str:
     return name
 
 
+def program_label(program: str) -> str:
+    """What a run of the program at this path is called in lists: `pg_dump`."""
+    name = program.rpartition("/")[2]
+    return "".join(c if c.isprintable() else "?" for c in name)[:MAX_NAME] or "?"
+
+
 def one_of(word: object, words: tuple[str, ...], what: str) -> str:
     """`word`, if it is one of `words`. Raises `Usage`, which names `what` it was given for,
     otherwise."""

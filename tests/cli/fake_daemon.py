@@ -39,7 +39,10 @@ _SCHEDULE = """{
     "job": "", "schedule": "0 9 * * *", "timezone": "Europe/Berlin",
     "next_at": "2026-05-07T07:00:00.000000Z", "last_at": null, "paused": false, "retired": false,
     "catch_up": "once", "overlap": "skip", "payload": {},
-    "last_run": null, "waiting_tick": null, "problem": null
+    "last_run": null, "waiting_tick": null, "problem": null,
+    "source": "code", "next_tick": "2026-05-07T07:00:00.000000Z", "jitter_ms": 0,
+    "catch_up_for_ms": null, "last_status": null, "skipped": 0, "last_skip": null,
+    "options": {}, "note": null
 }"""
 _JOB = """{
     "name": "hello", "module": "jobs.hello", "queue": "default", "max_attempts": 3,
@@ -71,7 +74,7 @@ def run_object(number: int = 1, **changed: Any) -> dict[str, Any]:
 def schedule_object(job: str = "hello", **changed: Any) -> dict[str, Any]:
     """A schedule as in `schedule.list`: daily at nine in Berlin unless `changed` says otherwise."""
     made: dict[str, Any] = json.loads(_SCHEDULE)
-    return made | {"job": job} | changed
+    return made | {"job": job, "name": job} | changed
 
 
 def run_id(number: int) -> str:
@@ -405,24 +408,30 @@ class FakeDaemon(FakeState):
         return {"schedules": list(self.schedules.values()), "cursor": None}
 
     def schedule(self, params: dict[str, Any]) -> dict[str, Any]:
-        """The schedule of the job in `params`; raises `NotFound`."""
-        if params["job"] not in self.schedules:
-            told = f"no job {params['job']!r} has a schedule"
+        """The schedule that `params` names; raises `NotFound`."""
+        if params["name"] not in self.schedules:
+            told = f"no schedule is named {params['name']!r}"
             raise NotFound(told, hint="did you mean hello?", near=["hello"])
-        return self.schedules[params["job"]]
+        return self.schedules[params["name"]]
 
     def on_schedule_next(self, params: dict[str, Any]) -> Any:
         """`schedule.next`: a tick a day for each schedule that is not paused."""
-        wanted = [self.schedule(params)] if "job" in params else list(self.schedules.values())
+        wanted = [self.schedule(params)] if "name" in params else list(self.schedules.values())
         first = date(2026, 5, 7)
         days = [f"{first + timedelta(days=n)}" for n in range(5000)]
         jobs = sorted(each["job"] for each in wanted if not each["paused"])
         ticks = [
-            {"at": f"{day}T07:00:00.000000Z", "job": job, "local": f"{day}T09:00:00+02:00"}
+            {
+                "at": f"{day}T07:00:00.000000Z",
+                "job": job,
+                "local": f"{day}T09:00:00+02:00",
+                "name": job,
+                "tick": f"{day}T07:00:00.000000Z",
+            }
             for day in days
             for job in jobs
         ]
-        after = (params.get("after_at", ""), params.get("after_job", ""))
+        after = (params.get("after_at", ""), params.get("after_name", ""))
         left = [tick for tick in ticks if (tick["at"], tick["job"]) > after]
         return {"ticks": left[: min(params["count"], 1000)]}
 
@@ -438,13 +447,14 @@ class FakeDaemon(FakeState):
         found = self.schedule(params)
         changed = found["paused"] is not paused
         found |= {"paused": paused, "next_at": next_at}
-        return {"job": found["job"], "paused": paused, "next_at": next_at, "changed": changed}
+        told = {"name": found["name"], "job": found["job"], "paused": paused}
+        return told | {"next_at": next_at, "changed": changed}
 
     def on_schedule_trigger(self, params: dict[str, Any]) -> Any:
         """`schedule.trigger`: adds a queued run of the job."""
         found = self.schedule(params)
         run = self.add(run_object(len(self.runs) + 1, job=found["job"], status="queued"))
-        return {"id": run["id"], "job": found["job"]}
+        return {"id": run["id"], "job": found["job"], "name": found["name"]}
 
     def on_daemon_status(self, _params: dict[str, Any]) -> Any:
         """`daemon.status`: the same numbers always."""

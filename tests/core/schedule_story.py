@@ -35,6 +35,7 @@ class ScheduledStory(Story):
         self.code: dict[str, c.ScheduleTerms] = {}
         self.unique: dict[str, str] = {}
         """Unique keys of the runs of jobs."""
+        self.boot = "boot-1"
 
     # --- The code --------------------------------------------------------------------------
 
@@ -47,19 +48,51 @@ class ScheduledStory(Story):
         catch_up: str = "once",
         overlap: str = "skip",
         payload: Any = None,
+        name: str = "",
+        jitter: str = "0s",
+        catch_up_for: str = "0s",
+        source: str = "",
     ) -> Schedule:
         """Give the code of `job` this schedule, and let the daemon learn of it."""
-        body = Raw(dumps({} if payload is None else payload))
-        self.code[job] = c.ScheduleTerms(expression, timezone, catch_up, overlap, body)
+        self.code[name or job] = self.terms(
+            expression,
+            timezone,
+            catch_up=catch_up,
+            overlap=overlap,
+            payload=Raw(dumps({} if payload is None else payload)),
+            job=job if name else "",
+            jitter_ms=milliseconds(jitter),
+            catch_up_for_ms=milliseconds(catch_up_for),
+            source=source,
+        )
         self.jobs.setdefault(job, "code-1")
         self.learn()
-        return self.state.schedules[job]
+        return self.state.schedules[name or job]
+
+    def terms(self, expression: str, timezone: str = "UTC", **others: Any) -> c.ScheduleTerms:
+        """A declaration."""
+        return c.ScheduleTerms(expression, timezone, **others)
+
+    def add(self, name: str, expression: str, *, replace: bool = False, **others: Any) -> bool:
+        """A person adds a schedule; returns whether that changed anything."""
+        terms = self.terms(expression, **({"source": "command"} | others))
+        self.jobs.setdefault(terms.job or name, "code-1")
+        return self._switch(c.AddSchedule(name, terms, replace, "seed", self.boot))
+
+    def rm(self, name: str) -> bool:
+        """A person removes a schedule; returns whether that changed anything."""
+        return self._switch(c.RemoveSchedule(name))
 
     def learn(self, *, complete: bool = True, without: str = "") -> None:
         """Workers greet; the module of the job `without` does not import."""
         found = {job: terms for job, terms in self.code.items() if job != without}
         jobs = frozenset(job for job in self.jobs if job != without)
-        self.do(c.DefineSchedules(found, jobs, complete and not without))
+        whole = complete and not without
+        self.do(c.DefineSchedules(found, jobs, whole, "seed", self.boot))
+        defined = self.decision
+        if self.boot:
+            self.do(c.NoteBoot(self.boot))
+        self.decision = defined
 
     # --- Time ------------------------------------------------------------------------------
 
@@ -67,16 +100,18 @@ class ScheduledStory(Story):
         """Decide everything that is due now, as the daemon does; returns the runs that it
         started."""
         started: list[str] = []
-        for job in list(self.state.schedules):
-            while job != without and ready(self.state, self.state.schedules[job], self.now_us):
+        for name, each in list(self.state.schedules.items()):
+            while each.job != without and ready(
+                self.state, self.state.schedules[name], self.now_us
+            ):
                 before = self.state.seq
-                started += self.fire(job)
+                started += self.fire(name)
                 assert self.state.seq > before, "a tick that is due and comes to nothing"
         return started
 
-    def fire(self, job: str) -> list[str]:
-        """Fire the tick of `job`, due or not; returns the run that it started, if any."""
-        payload = self.state.schedules[job].payload
+    def fire(self, name: str) -> list[str]:
+        """Fire the tick of a schedule, due or not; returns the run that it started, if any."""
+        job, payload = self.state.schedules[name].job, self.state.schedules[name].payload
         run = self.new_id()
         start = c.StartRun(
             run=run,
@@ -89,7 +124,7 @@ class ScheduledStory(Story):
             digest=payload.decode(),
             unique=self.unique.get(job, ""),
         )
-        self.do(c.FireSchedule(job, start))
+        self.do(c.FireSchedule(name, start))
         return [run] if any(isinstance(x, r.RunCreated) for x in self.decision.records) else []
 
     def goes_on(self, duration: str) -> list[str]:
@@ -97,7 +132,7 @@ class ScheduledStory(Story):
         end_us = self.wall_us + milliseconds(duration) * 1000
         started = self.look()
         while True:
-            coming = [each.next_us for each in self.state.schedules.values()]
+            coming = [each.due_us for each in self.state.schedules.values()]
             due_us = min((us for us in coming if us > self.wall_us), default=end_us + 1)
             if due_us > end_us:
                 break
@@ -137,14 +172,14 @@ class ScheduledStory(Story):
 
     # --- Looking ---------------------------------------------------------------------------
 
-    def ticks(self, job: str) -> list[str]:
+    def ticks(self, name: str) -> list[str]:
         """The ticks that started a run, to the minute: `2026-11-22 09:00`."""
-        return [_minute(fired.tick) for fired in self.fired(job) if fired.started]
+        return [_minute(fired.tick) for fired in self.fired(name) if fired.started]
 
-    def fired(self, job: str) -> list[r.ScheduleFired]:
-        """The decisions about ticks of `job`, in order."""
+    def fired(self, name: str) -> list[r.ScheduleFired]:
+        """The decisions about ticks of a schedule, in order."""
         found = (entry.record for entry in self.entries)
-        return [x for x in found if isinstance(x, r.ScheduleFired) and x.job == job]
+        return [x for x in found if isinstance(x, r.ScheduleFired) and (x.name or x.job) == name]
 
 
 def _minute(text: str) -> str:

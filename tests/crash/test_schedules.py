@@ -125,9 +125,9 @@ def test_tick_that_finds_no_room_stays_due_until_there_is(make_project: Make, ho
     if how == "no room to begin with":
         clock.jump("2h")
     with pytest.raises(DiskFull):
-        project.call("schedule.trigger", job="nightly")
+        project.call("schedule.trigger", name="nightly")
     with pytest.raises(DiskFull):
-        project.call("schedule.pause", job="nightly")
+        project.call("schedule.pause", name="nightly")
     [told] = project.call("schedule.list")["schedules"]
     assert (told["next_at"], told["last_run"]) == ("2026-11-22T09:00:00.000000Z", None)
     fs.fault, fs.free = (lambda _call, _data: None), None
@@ -163,7 +163,7 @@ def test_schedule_outlives_snapshot_and_kill(make_project: Make) -> None:
     project.kill()
     project.start()
     wait_until(lambda: len(fired(project)) >= 3, "more ticks")
-    project.call("schedule.pause", job="often")
+    project.call("schedule.pause", name="often")
     before = project.call("schedule.list")
     project.call("journal.compact")
     project.kill()

@@ -165,7 +165,7 @@ def test_schedule_that_left_the_code_is_retired_until_it_is_back(
         told = schedule(project)
         assert (told["retired"], told["next_at"]) == (True, None)
         with pytest.raises(Conflict, match="no longer in the code"):
-            project.call("schedule.trigger", job="nightly")
+            project.call("schedule.trigger", name="nightly")
         assert project.call("schedule.next")["ticks"] == []
     project.write_module("story", head + nightly())
     with serving(project, clock):
@@ -186,7 +186,7 @@ def test_module_that_does_not_import_leaves_its_ticks_due(
         assert (told["retired"], told["problem"]) == (False, "no worker has the job")
         assert told["next_at"] == "2026-11-22T09:00:00.000000Z"
         with pytest.raises(BadConfiguration, match="half written"):
-            project.call("schedule.trigger", job="nightly")
+            project.call("schedule.trigger", name="nightly")
     project.write_module("story", "from jobs._scenery import *\n\n" + nightly())
     with serving(project, clock):
         assert until_runs(project, 1) == ["2026-11-22T09:00"]
@@ -199,7 +199,10 @@ def test_module_that_does_not_import_leaves_its_ticks_due(
         ('schedule="@every now"', "'now' is not a duration"),
         ('schedule="@daily", timezone="Mars/Olympus"', "'Mars/Olympus' is not a known time zone"),
         ('schedule="@daily", catch_up="twice"', "catch_up must be skip, once or all, not 'twice'"),
-        ('schedule="@daily", overlap="no"', "overlap must be allow, skip or queue, not 'no'"),
+        (
+            'schedule="@daily", overlap="no"',
+            "overlap must be allow, skip, queue or cancel, not 'no'",
+        ),
         ('schedule="@daily", schedule_payload={1}', "schedule_payload: "),
         ('schedule="@daily", schedule_payload="x" * 70000', "schedule_payload: "),
         ('schedule="@daily", payload=dict[str, int], schedule_payload={"a": "b"}', "at $[...]"),
@@ -224,23 +227,27 @@ def test_next_ticks_of_one_job_and_of_all(make_project: Make, clock: WallClock) 
     """In order, in UTC and in the job's zone; a paused one has none."""
     project = make_project(nightly(), other=OTHER)
     with serving(project, clock):
-        told = project.call("schedule.next", job="weekly", count=2)["ticks"]
+        told = project.call("schedule.next", name="weekly", count=2)["ticks"]
         assert told == [
             {
                 "at": "2026-11-28T23:00:00.000000Z",
                 "job": "weekly",
                 "local": "2026-11-29T00:00:00+01:00",
+                "name": "weekly",
+                "tick": "2026-11-28T23:00:00.000000Z",
             },
             {
                 "at": "2026-12-05T23:00:00.000000Z",
                 "job": "weekly",
                 "local": "2026-12-06T00:00:00+01:00",
+                "name": "weekly",
+                "tick": "2026-12-05T23:00:00.000000Z",
             },
         ]
         told = project.call("schedule.next", count=8)["ticks"]
         assert [tick["job"] for tick in told] == ["nightly"] * 7 + ["weekly"]
-        project.call("schedule.pause", job="nightly")
-        assert project.call("schedule.next", job="nightly")["ticks"] == []
+        project.call("schedule.pause", name="nightly")
+        assert project.call("schedule.next", name="nightly")["ticks"] == []
         for count in (0, 1001):
             with pytest.raises(Usage):
                 project.call("schedule.next", count=count)
@@ -252,15 +259,21 @@ def test_pause_holds_over_a_restart_and_resume_goes_on_from_then(
     """The time that it was paused is not caught up; said twice nothing changes."""
     project = make_project(nightly())
     with serving(project, clock):
-        told = project.call("schedule.pause", job="nightly")
-        assert told == {"job": "nightly", "paused": True, "next_at": None, "changed": True}
-        assert not project.call("schedule.pause", job="nightly")["changed"]
+        told = project.call("schedule.pause", name="nightly")
+        assert told == {
+            "name": "nightly",
+            "job": "nightly",
+            "paused": True,
+            "next_at": None,
+            "changed": True,
+        }
+        assert not project.call("schedule.pause", name="nightly")["changed"]
     clock.jump("2d")
     with serving(project, clock):
         assert schedule(project)["paused"]
-        told = project.call("schedule.resume", job="nightly")
+        told = project.call("schedule.resume", name="nightly")
         assert (told["changed"], told["next_at"]) == (True, "2026-11-24T09:00:00.000000Z")
-        assert not project.call("schedule.resume", job="nightly")["changed"]
+        assert not project.call("schedule.resume", name="nightly")["changed"]
         clock.jump("1h")
         assert until_runs(project, 1) == ["2026-11-24T09:00"]
 
@@ -269,8 +282,8 @@ def test_trigger_starts_a_run_and_uses_up_no_tick(make_project: Make, clock: Wal
     """With the schedule's payload, without a tick's time or key, also while it is paused."""
     project = make_project(nightly())
     with serving(project, clock):
-        project.call("schedule.pause", job="nightly")
-        run = project.finish(project.call("schedule.trigger", job="nightly")["id"])
+        project.call("schedule.pause", name="nightly")
+        run = project.finish(project.call("schedule.trigger", name="nightly")["id"])
         assert (run["result"], run["scheduled_at"]) == ({"all": True}, None)
         assert run["idempotency_key"] is None
         assert schedule(project)["last_at"] is None
@@ -282,10 +295,10 @@ def test_job_without_a_schedule_is_not_found(make_project: Make, clock: WallCloc
     with serving(project, clock):
         for method in ("next", "pause", "resume", "trigger"):
             with pytest.raises(NotFound) as refused:
-                project.call(f"schedule.{method}", job="nightli")
+                project.call(f"schedule.{method}", name="nightli")
             assert refused.value.fields["near"] == ["nightly"]
         with pytest.raises(NotFound, match="'plain' has no schedule"):
-            project.call("schedule.trigger", job="plain")
+            project.call("schedule.trigger", name="plain")
 
 
 def test_job_tells_its_schedule(make_project: Make, clock: WallClock) -> None:
@@ -298,6 +311,8 @@ def test_job_tells_its_schedule(make_project: Make, clock: WallClock) -> None:
             "catch_up": "once",
             "overlap": "skip",
             "payload": {"all": True},
+            "catch_up_for_ms": 0,
+            "jitter_ms": 0,
         }
 
 
@@ -316,7 +331,7 @@ def test_ticks_are_shown_in_pages_without_gap_or_repeat(
         more: dict[str, str] = {}
         while len(pages) < 99:
             pages += project.call("schedule.next", count=9, **more)["ticks"]
-            more = {"after_at": pages[-1]["at"], "after_job": pages[-1]["job"]}
+            more = {"after_at": pages[-1]["at"], "after_name": pages[-1]["job"]}
         assert pages == whole[:99]
         with pytest.raises(Usage):
             project.call("schedule.next", after_at="yesterday")

@@ -217,7 +217,7 @@ def test_schedule_names_secrets_as_a_start_does(project: Project) -> None:
     (project.root / ".env").write_text("")
     project.start()
     assert project.call("job.list")["failed_modules"] == []
-    run = project.finish(project.call("schedule.trigger", job="sweeps")["id"])
+    run = project.finish(project.call("schedule.trigger", name="sweeps")["id"])
     assert (run["status"], run["attempt"]) == ("failed", 1)
     assert "the variable 'SHOP_TOKEN'" in run["error"]["message"]
     project.stop()

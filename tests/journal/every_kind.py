@@ -268,6 +268,13 @@ def _withdrawn(made: ScheduledStory) -> None:
 def _schedules(made: ScheduledStory) -> None:
     made.schedule("nightly", "0 9 * * *", "Europe/Berlin", overlap="queue", payload={"n": 1})
     made.schedule("hourly", "@hourly")
+    made.schedule("nightly", "@every 2h", name="nightly/often", jitter="1h", overlap="cancel")
+    made.schedule("warm", "@reboot", catch_up_for="6h")
+    made.add("added", "0 4 * * *", job="nightly", note="# backups")
+    made.add("removed", "0 5 * * *", job="nightly")
+    made.rm("removed")
+    made.boot = "boot-2"
+    made.learn()
     made.schedule("former", "@daily")
     for run in made.goes_on("2h"):
         made.assign()

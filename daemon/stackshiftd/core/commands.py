@@ -15,6 +15,7 @@ from stackshift_jobs.values.limits import EVENT_TTL_MS, KEY_TTL_MS, VERSION_MEMO
 from stackshiftd.core.records import (
     DEFAULT_LIMITS,
     DEFAULT_TERMS,
+    NO_OPTIONS,
     NULL,
     Error,
     FollowUp,
@@ -126,16 +127,65 @@ class RemoveRun(Command, frozen=True):
     run: str
 
 
-class PauseSchedule(Command, frozen=True):
-    """Stop the schedule of `job` from ticking until it is resumed."""
+class StartOptions(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False
+):
+    """The options that the runs of a schedule are started with, as in `run.start`."""
 
-    job: str
+    queue: str | None = None
+    priority: int | None = None
+    max_attempts: int | None = None
+    backoff_ms: int | None = None
+    timeout_ms: int | None = None
+    labels: dict[str, str] = {}
+
+
+class ScheduleTerms(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """A schedule as it is declared: an expression, its time zone, what happens to missed ticks
+    (`catch_up`, `catch_up_for_ms`) and to ticks while the last run is unfinished (`overlap`), how
+    far ticks are spread (`jitter_ms`), and the payload of its runs. The rest is as in
+    `records.ScheduleDefined`; `job` is empty if it is called like the schedule."""
+
+    schedule: str
+    timezone: str = "UTC"
+    catch_up: str = "once"
+    overlap: str = "skip"
+    payload: Raw = Raw(b"{}")
+    job: str = ""
+    source: str = ""
+    catch_up_for_ms: int = 0
+    jitter_ms: int = 0
+    start: Raw = NO_OPTIONS
+    note: str = ""
+
+
+class AddSchedule(Command, frozen=True):
+    """Add the schedule `name`, which no code declares. `replace`: if there is one of that name that
+    was added before, change it. `seed` and `boot` as in `DefineSchedules`."""
+
+    name: str
+    terms: ScheduleTerms
+    replace: bool = False
+    seed: str = ""
+    boot: str = ""
+
+
+class RemoveSchedule(Command, frozen=True):
+    """Remove a schedule that was added, or that is no longer in the code."""
+
+    name: str
+
+
+class PauseSchedule(Command, frozen=True):
+    """Stop the schedule `name` from ticking until it is resumed."""
+
+    name: str
 
 
 class ResumeSchedule(Command, frozen=True):
-    """Let the paused schedule of `job` tick again."""
+    """Let the paused schedule `name` tick again."""
 
-    job: str
+    name: str
 
 
 class DiscardRun(Command, frozen=True):
@@ -273,32 +323,31 @@ class AwaitEvent(Asking, frozen=True, kw_only=True):
 # --- From the shell ------------------------------------------------------------------------
 
 
-class ScheduleTerms(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """The schedule that a job's code declares: an expression, its time zone, what happens to missed
-    ticks (`catch_up`) and to ticks while the last run is unfinished (`overlap`), and the payload of
-    its runs."""
-
-    schedule: str
-    timezone: str = "UTC"
-    catch_up: str = "once"
-    overlap: str = "skip"
-    payload: Raw = Raw(b"{}")
-
-
 class DefineSchedules(Command, frozen=True):
-    """Set the schedules of the `jobs` that workers have. `complete` is false if a module did not
-    import: a job that is missing may be in that module."""
+    """Set the schedules, by name, that the code of the `jobs` which workers have and
+    `stackshift.toml` declare. `complete` is false if a module did not import: a job that is missing
+    may be in that module. `seed` is the project's own, so that two projects do not spread their
+    ticks alike; `boot` is the boot of the machine, empty if nothing tells it."""
 
     schedules: dict[str, ScheduleTerms]
     jobs: frozenset[str] = frozenset()
     complete: bool = True
+    seed: str = ""
+    boot: str = ""
+
+
+class NoteBoot(Command, frozen=True):
+    """The machine runs since the boot `boot`: `@reboot` schedules that have seen another one
+    tick."""
+
+    boot: str
 
 
 class FireSchedule(Command, frozen=True):
-    """Decide the tick of `job`, if one is due. `start` is the prepared run; the decision fills in
-    the tick that it is for, and so its time and key."""
+    """Decide the tick of the schedule `name`, if one is due. `start` is the prepared run; the
+    decision fills in the tick that it is for, and so its time and key."""
 
-    job: str
+    name: str
     start: StartRun
 
 
@@ -703,6 +752,8 @@ FromClient = (
     | RemoveRun
     | DiscardRun
     | ChangeQueue
+    | AddSchedule
+    | RemoveSchedule
     | PauseSchedule
     | ResumeSchedule
 )
@@ -732,6 +783,7 @@ FromShell = (
     | DefineNotify
     | DefineExpectations
     | NoteStopping
+    | NoteBoot
     | FireSchedule
     | Tick
     | LoseExecution

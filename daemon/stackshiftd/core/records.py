@@ -26,6 +26,7 @@ from stackshift_jobs.values.durations import from_rfc3339, rfc3339
 
 NULL: Final = Raw(b"null")
 """No body. (msgspec allows no `Raw | None`, so `None` cannot stand for it.)"""
+NO_OPTIONS: Final = Raw(b"{}")
 
 
 class Part(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, forbid_unknown_fields=True):
@@ -297,6 +298,7 @@ class RunCancelled(Record, frozen=True, tag="run.cancelled"):
     """The run was cancelled, which is final. `reason` is `requested`, `parent` (that was
     cancelled), `parent_ended`, `given_up` (the call that started it), `timeout`, `expired` (it had
     not begun in time), `replaced` (by a start with its unique key, which created the run `by`),
+    `overlap` (by the next tick of its schedule),
     `gently` (its handler has ended after it was told), `grace` (it had not when its grace was
     over), or `handler`: its handler raised `CancelRun`, with this `message`, perhaps in the
     function of `steps`, which are forgotten."""
@@ -761,8 +763,15 @@ class QueueChanged(Record, frozen=True, tag="queue.changed"):
 
 
 class ScheduleDefined(Record, frozen=True, tag="schedule.defined"):
-    """The code of `job` has a new or changed schedule. `since` is when its expression was first
-    seen; `next_at` is its next tick, null while it is paused."""
+    """There is a new or changed schedule of `job`. `since` is when its expression was first seen;
+    `next_at` is its next tick, null while it is paused, and `due_at` is when that tick is decided,
+    null if there is no jitter in between.
+
+    `name` is empty if it is that of the job. `source` says who declares the schedule: the code
+    (empty), `file` (`stackshift.toml`), `command` or `crontab`. `jitter_ms` spreads the ticks, by
+    `seed`; missed ticks older than `catch_up_for_ms` (0: no limit) are not caught up. `start` has
+    the options of its runs, `note` what a person wrote about it. `boot` is the boot of the machine
+    that `@reboot` has seen."""
 
     job: str
     schedule: str
@@ -772,14 +781,24 @@ class ScheduleDefined(Record, frozen=True, tag="schedule.defined"):
     overlap: str
     payload: Raw
     next_at: str | None = None
+    name: str = ""
+    source: str = ""
+    due_at: str | None = None
+    jitter_ms: int = 0
+    seed: str = ""
+    catch_up_for_ms: int = 0
+    start: Raw = NO_OPTIONS
+    note: str = ""
+    boot: str = ""
 
 
 class ScheduleFired(Record, frozen=True, tag="schedule.fired"):
     """The tick `tick` was decided. It started the run `started`, or none, for the `reason`
-    `overlap` (the last run is still unfinished), `waits` (it waits for that run to finish),
+    `overlap` (the last run is still unfinished), `waits` (it waits for that run to end),
     `unique` (another run has the unique key of its job) or `missed` (it was due while the daemon
     was down). `passed` earlier ticks were skipped. Ticks up
-    to `counted` are caught up one by one; `next_at` is the next tick."""
+    to `counted` are caught up one by one; `next_at` is the next tick, `due_at` as in
+    `ScheduleDefined`."""
 
     job: str
     tick: str
@@ -788,25 +807,50 @@ class ScheduleFired(Record, frozen=True, tag="schedule.fired"):
     reason: str = ""
     passed: int = 0
     counted: str = ""
+    name: str = ""
+    due_at: str | None = None
+
+
+class ScheduleBooted(Record, frozen=True, tag="schedule.booted"):
+    """The machine was started, as `boot`, so an `@reboot` schedule has the tick `next_at` (null
+    while it is paused), to be decided at `due_at` as in `ScheduleDefined`."""
+
+    job: str
+    boot: str
+    next_at: str | None = None
+    name: str = ""
+    due_at: str | None = None
 
 
 class ScheduleRetired(Record, frozen=True, tag="schedule.retired"):
-    """The code no longer has this schedule."""
+    """The code, or `stackshift.toml`, no longer has this schedule."""
 
     job: str
+    name: str = ""
+
+
+class ScheduleRemoved(Record, frozen=True, tag="schedule.removed"):
+    """A person removed the schedule: nothing of it is left but its runs."""
+
+    job: str
+    name: str = ""
 
 
 class SchedulePaused(Record, frozen=True, tag="schedule.paused"):
     """A person paused the schedule: it does not tick."""
 
     job: str
+    name: str = ""
 
 
 class ScheduleResumed(Record, frozen=True, tag="schedule.resumed"):
-    """A person resumed the schedule; its next tick is in the future."""
+    """A person resumed the schedule; its next tick is in the future. `due_at` as in
+    `ScheduleDefined`."""
 
     job: str
     next_at: str | None = None
+    name: str = ""
+    due_at: str | None = None
 
 
 # --- Alerts --------------------------------------------------------------------------------
@@ -963,7 +1007,9 @@ AnyRecord = (
     | QueueChanged
     | ScheduleDefined
     | ScheduleFired
+    | ScheduleBooted
     | ScheduleRetired
+    | ScheduleRemoved
     | SchedulePaused
     | ScheduleResumed
     | NotifyDefined

@@ -92,6 +92,18 @@ class ScheduleLine(_Line, frozen=True, tag="schedule"):
     counted_us: int
     paused_us: int
     retired_us: int
+    name: str = ""
+    source: str = ""
+    due_us: int = 0
+    jitter_ms: int = 0
+    seed: str = ""
+    catch_up_for_ms: int = 0
+    start: str = "{}"
+    note: str = ""
+    boot: str = ""
+    skipped: int = 0
+    skipped_us: int = 0
+    skipped_why: str = ""
 
 
 class ValueLine(_Line, frozen=True, tag="state"):
@@ -193,8 +205,8 @@ def state_hash(state: State) -> str:
         entry = state.keys[key]
         if state.key_lives(entry, state.now_us):
             digest.update(_encode([key, _key_fields(entry)]))
-    for job in sorted(state.schedules):
-        digest.update(_encode(_schedule_line(state.schedules[job])))
+    for name in sorted(state.schedules):
+        digest.update(_encode(_schedule_line(state.schedules[name])))
     digest.update(_encode(state.alerts))
     for line in _stored(state, sort=True):
         digest.update(_encode(line))
@@ -211,12 +223,19 @@ def _queue_line(name: str, queue: Queue) -> QueueLine:
 
 def _schedule_line(schedule: Schedule) -> ScheduleLine:
     fields = msgspec.structs.asdict(schedule)
-    return ScheduleLine(**(fields | {"payload": schedule.payload.decode("ascii")}))
+    texts = {name: fields[name].decode("ascii") for name in ("payload", "start")}
+    return ScheduleLine(**(fields | texts))
 
 
 def _schedule(line: ScheduleLine) -> Schedule:
     fields = msgspec.structs.asdict(line)
-    return Schedule(**(fields | {"payload": line.payload.encode("ascii")}))
+    own = {
+        "name": line.name or line.job,  # A line of before schedules had names.
+        "due_us": line.due_us or line.next_us,
+        "payload": line.payload.encode("ascii"),
+        "start": line.start.encode("ascii"),
+    }
+    return Schedule(**(fields | own))
 
 
 def _stored(state: State, *, sort: bool) -> Iterator[msgspec.Struct]:
@@ -329,7 +348,7 @@ def load(lines: Iterable[bytes]) -> Loaded:
         elif isinstance(line, QueueLine):
             queues.append(line)
         elif isinstance(line, ScheduleLine):
-            schedules[line.job] = _schedule(line)
+            schedules[line.name or line.job] = _schedule(line)
         elif isinstance(line, AlertsLine):
             alerts = line.alerts
         elif not isinstance(line, EntryLine):

@@ -187,6 +187,7 @@ _CANCELLED: Final = {
     "given_up": "its parent waits for it no more",
     "timeout": "its wait timed out",
     "replaced": "replaced by a start with its unique key",
+    "overlap": "the next tick of its schedule came",
     "expired": "it had not begun within its ttl",
     "gently": "its handler has ended after it was told",
     "grace": "its handler had not ended within the grace",

@@ -36,6 +36,7 @@ _KEPT: Final = (
     c.LoseExecution,
     c.DefineJobs,
     c.DefineSchedules,
+    c.NoteBoot,
     c.Claimed,
     c.WithdrawLock,
     c.RefuseCall,

@@ -99,7 +99,7 @@ class Jobs:
         failed = list(self._failed)
         facts = loader.described(failed)
         if not self._schedules:
-            facts = [msgspec.structs.replace(job, schedule=None) for job in facts]
+            facts = [msgspec.structs.replace(job, schedules={}) for job in facts]
         self._greeted = _identities()
         return Greeting(os.getpid(), sys.executable, facts, failed, loader.queue_terms())
 

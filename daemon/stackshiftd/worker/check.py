@@ -16,6 +16,7 @@ from stackshift_jobs.programs import inheritance
 from stackshift_jobs.project.config import load_config
 from stackshift_jobs.registry import registry
 from stackshiftd.worker import code_files, loader
+from stackshiftd.worker.file_schedules import file_schedules
 from stackshiftd.worker.frames import FailedModule, JobFacts
 from stackshiftd.worker.job_names import without_job
 from stackshiftd.worker.output.streams import OwnLog
@@ -32,6 +33,7 @@ def check(root: Path) -> int:
     inheritance.reset()
     try:
         config = load_config(root)
+        file_schedules(config)
     except StackshiftError as bad:
         print(json.dumps({"error": bad.as_json()}), file=out)
         return bad.exit_status
@@ -59,7 +61,7 @@ def _module_json(
         "module": module,
         "file": file,
         "jobs": sorted(job.name for job in jobs),
-        "schedules": sorted(job.name for job in jobs if job.schedule),
+        "schedules": sorted(job.name for job in jobs if job.schedules),
         "error": None if error is None else _error_json(error),
     }
 

@@ -25,7 +25,7 @@ class ProgramCall:
     """The payload of a run of `exec`: the program and its arguments, the directory and the umask
     that it starts with (None: those of the workers), the variables that are added to theirs, how
     long each try may take, and how long it may be silent, in milliseconds. With `output_beats`,
-    what it prints says that it is alive."""
+    what it prints says that it is alive. `stdin` is what it reads on standard input."""
 
     command: list[str]
     cwd: str | None = None
@@ -34,12 +34,13 @@ class ProgramCall:
     timeout_ms: int | None = None
     heartbeat_ms: int | None = None
     output_beats: bool = False
+    stdin: str | None = None
 
 
 def run_program(ctx: JobContext[ProgramCall]) -> dict[str, int]:
     """Run a program as it was typed after `stackshift exec --`."""
     call = ctx.payload
-    program = program_of(call.command, call.timeout_ms, call.env, None, call.cwd)
+    program = program_of(call.command, call.timeout_ms, call.env, call.stdin, call.cwd)
     return ctx.step.run(
         STEP,
         _run,

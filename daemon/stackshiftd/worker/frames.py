@@ -214,7 +214,8 @@ class JobFacts(msgspec.Struct, frozen=True, omit_defaults=True):
     heartbeat: str = ""
     idempotency_ttl_ms: int | None = None
     schema: dict[str, Any] | None = None
-    schedule: ScheduleTerms | None = None
+    schedules: dict[str, ScheduleTerms] = {}
+    """By name: the job's, or `JOB/NAME`."""
 
 
 class FailedModule(msgspec.Struct, frozen=True):

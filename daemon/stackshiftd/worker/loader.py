@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from msgspec import Raw
 
@@ -24,7 +24,9 @@ from stackshift_jobs.errors import BadConfiguration, PayloadRefused, StackshiftE
 from stackshift_jobs.handler import asyncio_order
 from stackshift_jobs.handler.failures import Failure
 from stackshift_jobs.registry import Job, TwoJobsOneName, queues, registry
+from stackshift_jobs.schedules import Declared
 from stackshift_jobs.values import payload_types
+from stackshift_jobs.values.limits import MAX_SCHEDULE_PAYLOAD
 from stackshift_jobs.values.secrets import with_secrets
 from stackshift_jobs.values.strict_json import dumps, loads
 from stackshift_jobs.values.text import readable
@@ -37,9 +39,6 @@ from stackshiftd.worker.output import streams, thread_contexts
 from stackshiftd.worker.output.streams import OwnLog
 from stackshiftd.worker.scripts.discovery import load_script
 from stackshiftd.worker.secrets import unresolved
-
-MAX_SCHEDULE_PAYLOAD: Final = 64 << 10
-"""Bytes of a schedule's payload, which the daemon keeps in memory."""
 
 
 def import_project(
@@ -151,7 +150,7 @@ def _facts(job: Job) -> JobFacts:
         heartbeat=job.heartbeat,
         idempotency_ttl_ms=job.idempotency_ttl_ms,
         schema=_schema(job),
-        schedule=_schedule(job),
+        schedules=_schedules(job),
     )
 
 
@@ -175,12 +174,13 @@ def _expectation(job: Job) -> ExpectationTerms | None:
     return ExpectationTerms(job.expect, job.expect_timezone)
 
 
-def _schedule(job: Job) -> ScheduleTerms | None:
-    """The job's schedule, after checking its expression, its time zone, and that its payload fits
-    the job. Raises `BadConfiguration`."""
-    schedule = job.schedule
-    if schedule is None:
-        return None
+def _schedules(job: Job) -> dict[str, ScheduleTerms]:
+    """The job's schedules by name, after checking their expressions, their time zones, and that
+    their payloads fit the job. Raises `BadConfiguration`."""
+    return {schedule.name: _terms(job, schedule) for schedule in job.schedules}
+
+
+def _terms(job: Job, schedule: Declared) -> ScheduleTerms:
     try:
         clock_of(schedule.expression, schedule.timezone, 0)
     except StackshiftError as bad:
@@ -192,7 +192,14 @@ def _schedule(job: Job) -> ScheduleTerms | None:
     except PayloadRefused as bad:
         raise BadConfiguration(f"job {job.name!r}: schedule_payload: {bad.message}") from bad
     return ScheduleTerms(
-        schedule.expression, schedule.timezone, schedule.catch_up, schedule.overlap, Raw(payload)
+        schedule.expression,
+        schedule.timezone,
+        schedule.catch_up,
+        schedule.overlap,
+        Raw(payload),
+        job=job.name if schedule.name != job.name else "",
+        catch_up_for_ms=schedule.catch_up_for_ms,
+        jitter_ms=schedule.jitter_ms,
     )
 
 

@@ -10,7 +10,8 @@ from cli.conftest import Shell
 from cli.fake_daemon import FakeDaemon, run_id, schedule_object
 
 LINE = (
-    "hello\t0 9 * * *\tEurope/Berlin\t2026-05-07T07:00:00.000000Z\t\tfalse\tfalse\tonce\tskip\t\n"
+    "hello\t0 9 * * *\tEurope/Berlin\t2026-05-07T07:00:00.000000Z\t\tfalse\tfalse\tonce\tskip\t"
+    "\thello\t\t0\tcode\n"
 )
 
 
@@ -33,7 +34,8 @@ def crontab(shell: Shell, text: str) -> None:
 
 @pytest.mark.usefixtures("hello")
 def test_list_is_a_line_a_schedule(shell: Shell) -> None:
-    """`job schedule timezone next_at last_at paused retired catch_up overlap last_run`."""
+    """`job schedule timezone next_at last_at paused retired catch_up overlap last_run job
+    last_status skipped source`, of which the first is its name."""
     told = shell("schedules", "list", "-q")
     assert told == (LINE, "", 0)
     assert shell("schedule", "list", "-q") == told
@@ -79,7 +81,8 @@ def test_list_tells_which_schedule_cannot_start(shell: Shell, hello: FakeDaemon)
 @pytest.mark.usefixtures("hello")
 def test_next_is_a_line_a_tick(shell: Shell) -> None:
     """The time in UTC and in the schedule's time zone; five ticks unless `-n` says otherwise."""
-    first = "2026-05-07T07:00:00.000000Z\thello\t2026-05-07T09:00:00+02:00\n"
+    first = "2026-05-07T07:00:00.000000Z\thello\t2026-05-07T09:00:00+02:00\thello"
+    first += "\t2026-05-07T07:00:00.000000Z\n"
     assert shell("schedules", "next", "hello", "-n", "1") == (first, "", 0)
     assert len(shell("schedules", "next").stdout.splitlines()) == 5
     told = json.loads(shell("schedules", "next", "-n", "2", "--json").stdout)
@@ -108,14 +111,15 @@ def test_next_of_a_paused_schedule_is_nothing(shell: Shell, hello: FakeDaemon) -
 def test_pause_and_resume_print_the_job_and_say_what_was_so_already(shell: Shell) -> None:
     """Both may be repeated: exit 0, with a message."""
     assert shell("schedules", "pause", "hello") == ("hello\n", "", 0)
-    again = "the schedule of hello is already paused\n"
+    again = "the schedule hello is already paused\n"
     assert shell("schedules", "pause", "hello") == ("hello\n", again, 0)
     told = shell("schedules", "resume", "hello")
     assert told == ("hello\n", "next at 2026-05-07T07:00:00.000000Z\n", 0)
-    again = "the schedule of hello is not paused\n"
+    again = "the schedule hello is not paused\n"
     assert shell("schedules", "resume", "hello") == ("hello\n", again, 0)
     told = shell("schedules", "pause", "hello", "--json")
     assert json.loads(told.stdout) == {
+        "name": "hello",
         "job": "hello",
         "paused": True,
         "next_at": None,
@@ -128,7 +132,7 @@ def test_trigger_prints_the_id_of_the_run(shell: Shell) -> None:
     """Nothing else is on stdout."""
     assert shell("schedules", "trigger", "hello") == (f"{run_id(1)}\n", "", 0)
     told = shell("schedules", "trigger", "hello", "--json")
-    assert json.loads(told.stdout) == {"id": run_id(2), "job": "hello"}
+    assert json.loads(told.stdout) == {"id": run_id(2), "job": "hello", "name": "hello"}
 
 
 @pytest.mark.usefixtures("hello")

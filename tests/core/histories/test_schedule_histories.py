@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from contextlib import suppress
 from typing import Final
 
 import hypothesis.strategies as st
@@ -12,7 +13,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from core.schedule_story import ScheduledStory
-from stackshift_jobs.values.durations import from_rfc3339
+from stackshift_jobs.errors import Conflict, NotFound
+from stackshift_jobs.values.durations import from_rfc3339, rfc3339
 from stackshiftd.core import records as r
 from stackshiftd.core.decide.schedules import ready, waits
 from stackshiftd.core.decide.ticks import Clock, clock_of, count
@@ -22,7 +24,16 @@ from stackshiftd.core.state.state import State
 
 LONG: Final = os.environ.get("STACKSHIFT_LONG") == "1"
 JOBS: Final = ("resize", "report", "mail")
-EXPRESSIONS: Final = ("30 2 * * *", "*/30 */5 * * *", "@hourly", "@every 3h25m", "0 1-3 * * *")
+ADDED: Final = ("extra",)
+EXPRESSIONS: Final = (
+    "30 2 * * *",
+    "*/30 */5 * * *",
+    "@hourly",
+    "@every 3h25m",
+    "0 1-3 * * *",
+    "@reboot",
+)
+STOPS: Final = (r.SchedulePaused, r.ScheduleRetired, r.ScheduleRemoved)
 SPANS: Final = ("1s", "59s", "10m", "1h", "5h", "1d")
 
 picks = st.integers(0, 999)
@@ -50,8 +61,10 @@ class Schedules(RuleBasedStateMachine):
             EXPRESSIONS[pick % len(EXPRESSIONS)],
             "Europe/Berlin",
             catch_up=("skip", "once", "all")[pick % 3],
-            overlap=("allow", "skip", "queue")[pick // 3 % 3],
+            overlap=("allow", "skip", "queue", "cancel")[pick // 3 % 4],
             payload={"n": pick % 2},
+            jitter=("0s", "0s", "40m", "4h")[pick // 12 % 4],
+            catch_up_for=("0s", "6h")[pick // 48 % 2] if pick % 3 else "0s",
         )
 
     # --- What happens ----------------------------------------------------------------------
@@ -104,7 +117,7 @@ class Schedules(RuleBasedStateMachine):
     @rule(pick=picks)
     def code_changes(self, pick: int) -> None:
         """The schedule of a job changes."""
-        self.define(JOBS[pick % 3], pick // 3)
+        self.define(JOBS[pick % 3], pick)
         self.story.look()
 
     @rule(pick=picks)
@@ -117,7 +130,35 @@ class Schedules(RuleBasedStateMachine):
     @rule(pick=picks)
     def person_switches(self, pick: int) -> None:
         """A person pauses or resumes a schedule."""
-        (self.story.pause, self.story.resume)[pick // 3 % 2](JOBS[pick % 3])
+        name = (*JOBS, *ADDED)[pick % 4]
+        with suppress(NotFound):
+            (self.story.pause, self.story.resume)[pick // 4 % 2](name)
+        self.story.look()
+
+    @rule(pick=picks)
+    def person_adds_or_removes(self, pick: int) -> None:
+        """A person adds, changes or removes a schedule, of a name of its own or of the code's."""
+        story, name = self.story, (*ADDED, *JOBS)[pick % 4]
+        with suppress(Conflict, NotFound):
+            if pick // 4 % 3:
+                story.add(
+                    name,
+                    EXPRESSIONS[pick % len(EXPRESSIONS)],
+                    job=JOBS[pick // 12 % 3],
+                    overlap=("allow", "cancel")[pick // 36 % 2],
+                    jitter_ms=(0, 2_400_000)[pick // 72 % 2],
+                    replace=bool(pick // 144 % 2),
+                )
+            else:
+                story.rm(name)
+                story.learn()
+        story.look()
+
+    @rule()
+    def machine_starts(self) -> None:
+        """The machine is started again."""
+        self.story.boot += "1"
+        self.story.is_down("10m")
         self.story.look()
 
     # --- What holds ------------------------------------------------------------------------
@@ -128,8 +169,10 @@ class Schedules(RuleBasedStateMachine):
         story = self.story
         for each in story.state.schedules.values():
             assert not ready(story.state, each, story.now_us)
-            if each.lives and 0 < each.next_us <= story.now_us:
+            if each.lives and 0 < each.due_us <= story.now_us:
                 assert waits(story.state, each, story.now_us)
+            assert bool(each.next_us) == bool(each.due_us)
+            assert each.next_us <= each.due_us
 
     def teardown(self) -> None:
         """Every tick has at most one run, and none is missing."""
@@ -143,26 +186,30 @@ class Schedules(RuleBasedStateMachine):
             if isinstance(e.record, r.ScheduleFired) and e.record.started
         ]
         assert [(x.job, x.tick) for x in fired] == [(x.job, x.scheduled_at) for x in scheduled]
-        for job in JOBS:
-            self.every_tick_is_recorded(job)
+        for name in (*ADDED, *JOBS):
+            self.every_tick_is_recorded(name)
         wanted = state_hash(story.state)
         assert state_hash(story.replayed()) == wanted
         assert state_hash(story.via_snapshot(story.ends[len(story.ends) // 2])) == wanted
 
-    def every_tick_is_recorded(self, job: str) -> None:
-        """From the tick that a record calls the next, all that came are fired or passed over."""
+    def every_tick_is_recorded(self, name: str) -> None:
+        """From the tick that a record calls the next, all that came are fired or passed over, and
+        none before the time that a record gave it."""
         clock: Clock | None = None
-        next_us, held = 0, ""
+        next_us, due_us, held = 0, 0, ""
         for entry in self.story.entries:
             record = entry.record
-            if getattr(record, "job", None) != job:
+            if (getattr(record, "name", "") or getattr(record, "job", None)) != name:
                 continue
             if isinstance(record, r.ScheduleDefined):
                 since_us = from_rfc3339(record.since)
                 clock = clock_of(record.schedule, record.timezone, since_us)
                 next_us = from_rfc3339(record.next_at) if record.next_at else 0
-            elif isinstance(record, r.SchedulePaused | r.ScheduleRetired):
+            elif isinstance(record, STOPS):
                 next_us, held = 0, ""
+            elif isinstance(record, r.ScheduleBooted):
+                assert record.next_at is None or clock is None or not next(clock.after(0), 0)
+                next_us = from_rfc3339(record.next_at) if record.next_at else 0
             elif isinstance(record, r.ScheduleResumed):
                 next_us = from_rfc3339(record.next_at) if record.next_at else 0
             elif isinstance(record, r.ScheduleFired):
@@ -174,10 +221,11 @@ class Schedules(RuleBasedStateMachine):
                 assert clock is not None and next_us
                 replaced = bool(held) and record.reason == "waits"
                 assert record.passed == count(clock, next_us, tick_us) + replaced
-                assert record.next_at is not None
-                next_us = from_rfc3339(record.next_at)
-                assert next_us == next(clock.after(tick_us))
+                assert entry.at_us >= due_us or tick_us > next_us, "before the time that was said"
+                next_us = from_rfc3339(record.next_at) if record.next_at else 0
+                assert next_us == next(clock.after(tick_us), 0)
                 held = record.tick if record.reason == "waits" else held
+            due_us = from_rfc3339(getattr(record, "due_at", None) or rfc3339(next_us or 1))
 
 
 TestSchedules = Schedules.TestCase

@@ -22,6 +22,7 @@ CLASSES: dict[str, type[Any]] = {
     "workers": config.WorkersSection,
     config.QUEUES: config.QueueSection,
     config.HOSTS: config.HostSection,
+    config.SCHEDULES: config.ScheduleSection,
     "retry": config.RetrySection,
     "limits": config.LimitsSection,
     "hooks": config.HooksSection,
@@ -72,6 +73,16 @@ DEFAULTS: dict[str, Any] = {
     "hosts.NAME.code": "send",
     "hosts.NAME.send": None,
     "hosts.NAME.prepare": None,
+    "schedules.NAME.cron": "@daily",
+    "schedules.NAME.job": "report",
+    "schedules.NAME.command": None,
+    "schedules.NAME.payload": None,
+    "schedules.NAME.timezone": "UTC",
+    "schedules.NAME.catch_up": "once",
+    "schedules.NAME.catch_up_for_ms": None,
+    "schedules.NAME.overlap": "skip",
+    "schedules.NAME.jitter_ms": 0,
+    "schedules.NAME.queue": None,
     "retry.max_attempts": 3,
     "retry.backoff_ms": 1000,
     "retry.factor": 2.0,
@@ -110,6 +121,10 @@ def field(loaded: Config, section: str, name: str) -> Any:
     if section == config.HOSTS:
         hosts = loaded.hosts or load(loaded.root, "[hosts.any]\n").hosts
         return getattr(hosts["any"], name)
+    if section == config.SCHEDULES:
+        written = '[schedules.any]\ncron = "@daily"\njob = "report"\n'
+        schedules = loaded.schedules or load(loaded.root, written).schedules
+        return getattr(schedules["any"], name)
     part = loaded.queue("any") if section == config.QUEUES else getattr(loaded, section)
     return getattr(part, name)
 
@@ -138,7 +153,8 @@ def test_default_can_be_written_as_the_table_shows_it(root: Path, key: config.Ke
     assert key.default_text
     if key.default is not None:
         section = key.section.replace("NAME", "any")
-        loaded = load(root, f"[{section}]\n{key.name} = {key.default_text}\n")
+        needed = 'cron = "@daily"\njob = "any"\n' if section.startswith("schedules") else ""
+        loaded = load(root, f"[{section}]\n{needed}{key.name} = {key.default_text}\n")
         assert field(loaded, key.section, key.field) == DEFAULTS[f"{key.section}.{key.field}"]
 
 

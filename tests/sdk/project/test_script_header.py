@@ -8,6 +8,7 @@ import pytest
 
 from stackshift_jobs.project.script_header import HeaderError, read_header
 from stackshift_jobs.retry import Retry
+from stackshift_jobs.schedules import Schedule
 from stackshiftd.worker.code_files import sources
 
 
@@ -51,6 +52,27 @@ set -u
         "concurrency_key": "customer:{id}",
         "on_failure": "cleanUp",
         "on_success": "tell",
+    }
+
+
+def test_job_has_several_schedules_and_each_line_its_own_terms(tmp_path: Path) -> None:
+    """What stands in a schedule's line is said of it, what stands elsewhere of all."""
+    text = """#!/bin/sh
+# stackshift: job report  timezone Europe/Berlin  retry 1
+# stackshift: schedule 0 9 * * 1-5  overlap queue
+# stackshift: schedule weekend: 0 11 * * 0,6  jitter 10m  catch_up_for 6h
+# stackshift: schedule often: @every 30m
+"""
+    header = read_header(written(tmp_path, text))
+    assert header is not None
+    assert header.options == {
+        "timezone": "Europe/Berlin",
+        "retry": Retry(max_attempts=2),
+        "schedule": Schedule("0 9 * * 1-5", overlap="queue"),
+        "schedules": {
+            "weekend": Schedule("0 11 * * 0,6", jitter=600, catch_up_for=21600),
+            "often": Schedule("@every 30m"),
+        },
     }
 
 
@@ -108,6 +130,10 @@ def test_file_without_a_header_is_no_job_and_no_mistake(tmp_path: Path, text: st
         ("job a timeout soon", 2, "timeout: 'soon' is not a duration"),
         ("job a backoff 3s", 2, "backoff is given without retry"),
         ("job a timezone UTC", 2, "timezone is given without a schedule"),
+        ("job a jitter 5m", 2, "jitter is given without a schedule"),
+        ("job a schedule x: @daily schedule x: @hourly", 2, "schedule x is given twice"),
+        ("job a schedule @daily schedule @hourly", 2, "schedule is given twice"),
+        ("job a schedule x: @daily jitter 1m jitter 2m", 2, "jitter is given twice"),
         ("job a\n\n# stackshift: queue 'disk", 4, "no closing quotation"),
     ],
 )

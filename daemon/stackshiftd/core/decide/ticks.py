@@ -1,6 +1,6 @@
 """When a schedule ticks: pure functions of its expression, its time zone and times passed in.
 
-The cron rules are those of cronsim, which are Debian's: see `docs/schedules.md`. The one thing that
+The cron rules are Debian's: see `docs/schedules.md`. The one thing that
 is not passed in is the machine's time zone database, which changes over the years. So only
 decisions compute ticks; records contain the results, and `fold` never computes one.
 
@@ -11,32 +11,42 @@ the clocks of a zone go back.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, tzinfo
 from functools import lru_cache
+from hashlib import sha256
 from itertools import takewhile
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 from zoneinfo import ZoneInfo, available_timezones
 
 from cronsim import CronSim, CronSimError
 
 from stackshift_jobs.errors import Usage
 from stackshift_jobs.values.durations import MAX_TIME_US, milliseconds, rfc3339, to_datetime, to_us
+from stackshiftd.core.decide.clock_changes import changes, offset_us
 
 EVERY: Final = "@every "
+REBOOT: Final = "@reboot"
 ALIASES: Final = {
     "@hourly": "0 * * * *",
     "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
     "@weekly": "0 0 * * 0",
     "@monthly": "0 0 1 * *",
     "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
 }
 MAX_EXPRESSION: Final = 256
 MAX_COUNTED: Final = 10_000
 """Skipped ticks are counted up to this many; this number stands for as many or more."""
 _MINUTE_US: Final = 60_000_000
+_LARGE_US: Final = 180 * _MINUTE_US
+"""A change of the clocks that cron does not make up for."""
+_UNTIL_CAUGHT_UP_US: Final = _LARGE_US + 60 * _MINUTE_US
+_ONE_WITH_STEP: Final = re.compile(r"\b(\w+)-\1/\d+")
 _HINT: Final = 'five fields such as "0 9 * * 1-5", or @hourly @daily @weekly @monthly @yearly, '
-_FORMS: Final = _HINT + 'or "@every 30m"'
+_FORMS: Final = _HINT + '"@every 30m" or @reboot'
 
 
 class Clock(Protocol):
@@ -62,50 +72,131 @@ class Every:
             tick += self._period_us
 
 
+class Reboot:
+    """`@reboot`: no time has a tick by itself. The shell tells when the machine was started."""
+
+    def after(self, _us: int) -> Iterator[int]:
+        """None."""
+        return iter(())
+
+
 class Cron:
-    """Five fields, matched against the wall clock of a time zone."""
+    """Five fields, matched against the wall clock of a time zone, as Debian's cron does.
+
+    An entry whose minute or hour begins with `*` is a wildcard entry, and ticks in each minute that
+    the wall clock shows and the fields name. Any other is at fixed times: what a change of the
+    clocks by less than three hours skips comes at the change, and what it repeats does not come
+    again. (After a larger one cron begins anew, as if it had just been started.)
+
+    cronsim knows these rules, too, but not for clocks that change by half an hour; so it is asked
+    for wall-clock times alone, which it finds without a zone.
+    """
 
     def __init__(self, fields: str, zone: tzinfo) -> None:
-        self._fields = fields
+        self._fields = _without_empty_steps(fields)
         self._zone = zone
+        minute, hour, *_ = fields.split()
+        self._is_wild = minute.startswith("*") or hour.startswith("*")
 
     def after(self, us: int) -> Iterator[int]:
         """The ticks after the time `us`, in order (µs since 1970)."""
         newest = us
-        for when in CronSim(self._fields, to_datetime(us).astimezone(self._zone)):
-            tick = to_us(when)
-            # In the hour that occurs twice, cronsim returns ticks of its first occurrence even
-            # when it starts from within the second.
+        # What a change shortly before skips or repeats is known only to who has seen it.
+        change = next(changes(self._zone, us - _UNTIL_CAUGHT_UP_US), None)
+        is_recent = change is not None and change.at_us <= us
+        for tick in self._since(us - _UNTIL_CAUGHT_UP_US if is_recent else us):
             if tick > newest:
                 newest = tick
                 yield tick
+
+    def _since(self, from_us: int) -> Iterator[int]:
+        offset = offset_us(self._zone, from_us)
+        walls = self._walls(from_us + offset)
+        wall = next(walls, None)
+        for change in changes(self._zone, from_us):
+            while wall is not None and wall - offset < change.at_us:
+                yield wall - offset
+                wall = next(walls, None)
+            if wall is None:
+                return
+            offset += change.by_us
+            now = change.at_us + offset
+            if not self._is_wild and -_LARGE_US <= change.by_us < _LARGE_US:
+                if wall < now:
+                    yield change.at_us
+            elif change.by_us < 0:
+                walls = self._walls(now - 1)
+                wall = next(walls, None)
+            while wall is not None and change.by_us > 0 and wall < now:
+                wall = next(walls, None)
+        while wall is not None:
+            yield wall - offset
+            wall = next(walls, None)
+
+    def _walls(self, after: int) -> Iterator[int]:
+        """What the wall clock shows at ticks, after the wall-clock time `after`."""
+        return (to_us(when) for when in CronSim(self._fields, to_datetime(after)))
+
+
+def _without_empty_steps(fields: str) -> str:
+    """`5-5/2` is 5, and not `5/2`, for which cronsim takes it."""
+    return _ONE_WITH_STEP.sub(r"\1", fields)
 
 
 def clock_of(expression: str, timezone: str, since_us: int) -> Clock:
     """The ticks of `expression` in `timezone`; `@every` counts from `since_us`. Raises `Usage` for
     an invalid expression, an unknown time zone, or an expression that never ticks."""
     period_us, fields, zone = _parsed(expression, timezone)
+    if expression == REBOOT:
+        return Reboot()
     return Every(period_us, since_us) if period_us else Cron(fields, zone)
+
+
+def fields_of(expression: str) -> str:
+    """The five fields of a valid expression; empty for `@every` and `@reboot`."""
+    return _parsed(expression, "UTC")[1]
+
+
+def days_and_months(fields: str) -> tuple[list[int], list[int]]:
+    """The days of the month and the months that valid fields name, in order; `L` is no number."""
+    parsed = CronSim(fields, datetime(2024, 1, 1, tzinfo=UTC))
+    return sorted(day for day in parsed.days if day > 0), sorted(parsed.months)
 
 
 @lru_cache(1024)
 def _parsed(expression: str, timezone: str) -> tuple[int, str, tzinfo]:
     zone = zone_of(timezone)
+    if expression == REBOOT:
+        return 0, "", zone
     if expression.startswith(EVERY):
         return _period_us(expression), "", zone
     fields = ALIASES.get(expression, expression)
     if len(expression) > MAX_EXPRESSION or len(fields.split()) != 5:
-        near = difflib.get_close_matches(expression, ALIASES, 1) if expression[:1] == "@" else []
+        known = (*ALIASES, REBOOT)
+        near = difflib.get_close_matches(expression, known, 1) if expression[:1] == "@" else []
         hint = f"did you mean {near[0]}?" if near else _FORMS
         raise Usage(f"{expression[:MAX_EXPRESSION]!r} is not a valid schedule", hint=hint)
     try:
         first = next(CronSim(fields, datetime(2024, 1, 1, tzinfo=UTC)), None)
     except CronSimError as bad:
+        if _names_no_date(fields):
+            raise Usage(f"the schedule {expression!r} never ticks", hint=_FORMS) from bad
         reason = str(bad)[:1].lower() + str(bad)[1:]
         raise Usage(f"{expression!r} is not a valid schedule: {reason}", hint=_FORMS) from bad
     if first is None:
         raise Usage(f"the schedule {expression!r} never ticks", hint=_FORMS)
     return 0, fields, zone
+
+
+def _names_no_date(fields: str) -> bool:
+    """Are fields that cronsim refuses valid, but no month that they name has such a day?"""
+    minute, hour, day, month, weekday = fields.split()
+    try:
+        CronSim(f"{minute} {hour} {day} * {weekday}", datetime(2024, 1, 1, tzinfo=UTC))
+        CronSim(f"{minute} {hour} * {month} {weekday}", datetime(2024, 1, 1, tzinfo=UTC))
+    except CronSimError:
+        return False
+    return True
 
 
 def _period_us(expression: str) -> int:
@@ -189,6 +280,27 @@ def newest(clock: Clock, first_us: int, until_us: int, most: int) -> int:
     return tick if tick is not None and tick <= until_us else latest(clock, first_us, until_us)
 
 
-def tick_key(job: str, tick_us: int) -> str:
+def tick_key(name: str, tick_us: int) -> str:
     """The idempotency key of a tick's run: `schedule:nightly:2026-11-22T09:00:00Z`."""
-    return f"schedule:{job}:{rfc3339(tick_us).replace('.000000Z', 'Z')}"
+    return f"schedule:{name}:{rfc3339(tick_us).replace('.000000Z', 'Z')}"
+
+
+# --- Spreading -----------------------------------------------------------------------------
+
+
+class Spread(NamedTuple):
+    """How far the ticks of the schedule `name` are spread: up to `jitter_ms`, by `seed`."""
+
+    name: str
+    jitter_ms: int = 0
+    seed: str = ""
+
+    def due_us(self, clock: Clock, tick_us: int) -> int:
+        """When the tick is decided: some whole milliseconds later, the same for whoever asks, but
+        before the tick after it, so that ticks stay in order."""
+        if not self.jitter_ms:
+            return tick_us
+        following = next_after(clock, tick_us)
+        gap_ms = self.jitter_ms if following is None else (following - tick_us) // 1000
+        digest = sha256(f"{self.seed}\0{self.name}\0{tick_us}".encode()).digest()
+        return tick_us + int.from_bytes(digest[:8]) % min(self.jitter_ms, gap_ms) * 1000

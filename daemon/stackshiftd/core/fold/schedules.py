@@ -1,9 +1,10 @@
-"""The fold of `schedule.*`: how records define, advance, pause, resume and retire schedules."""
+"""The fold of `schedule.*`: how records define, advance, pause, resume, retire and remove
+schedules."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from stackshift_jobs.values.durations import from_rfc3339
 from stackshiftd.core import records as r
@@ -11,9 +12,29 @@ from stackshiftd.core.state.schedules import Schedule
 from stackshiftd.core.state.state import State
 
 
+class _Named(Protocol):
+    """A record of a schedule, whose name is that of its job if the record has none."""
+
+    @property
+    def job(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+
+
+class _Ahead(Protocol):
+    """A record that contains the next tick."""
+
+    @property
+    def next_at(self) -> str | None: ...
+    @property
+    def due_at(self) -> str | None: ...
+
+
 def _defined(state: State, _entry: r.Entry, record: r.ScheduleDefined) -> None:
-    before = state.schedules.get(record.job)
+    name = record.name or record.job
+    before = state.schedules.get(name)
     schedule = Schedule(
+        name=name,
         job=record.job,
         expression=record.schedule,
         timezone=record.timezone,
@@ -21,20 +42,30 @@ def _defined(state: State, _entry: r.Entry, record: r.ScheduleDefined) -> None:
         overlap=record.overlap,
         payload=bytes(record.payload),
         since_us=from_rfc3339(record.since),
-        next_us=_time(record.next_at),
+        source=record.source,
+        catch_up_for_ms=record.catch_up_for_ms,
+        jitter_ms=record.jitter_ms,
+        seed=record.seed,
+        start=bytes(record.start),
+        note=record.note,
+        boot=record.boot,
     )
+    _look_ahead(schedule, record)
     if before is not None:
         schedule.held_us = before.held_us
         schedule.counted_us = before.counted_us
         schedule.last_us, schedule.last_run = before.last_us, before.last_run
         schedule.paused_us = before.paused_us
-    state.schedules[record.job] = schedule
+        schedule.skipped = before.skipped
+        schedule.skipped_us, schedule.skipped_why = before.skipped_us, before.skipped_why
+    state.schedules[name] = schedule
 
 
 def _fired(state: State, _entry: r.Entry, record: r.ScheduleFired) -> None:
-    schedule = state.schedules[record.job]
+    schedule = _of(state, record)
     tick_us = from_rfc3339(record.tick)
-    schedule.next_us = _time(record.next_at)
+    _look_ahead(schedule, record)
+    schedule.skipped += record.passed
     if record.counted:
         schedule.counted_us = from_rfc3339(record.counted)
     if record.started:
@@ -42,30 +73,49 @@ def _fired(state: State, _entry: r.Entry, record: r.ScheduleFired) -> None:
         schedule.held_us = 0
     elif record.reason == "waits":
         schedule.held_us = tick_us
-    elif record.reason == "unique":
-        schedule.held_us = 0
+    else:
+        schedule.skipped += 1
+        schedule.skipped_us, schedule.skipped_why = tick_us, record.reason
+        if record.reason == "unique":
+            schedule.held_us = 0
+
+
+def _booted(state: State, _entry: r.Entry, record: r.ScheduleBooted) -> None:
+    schedule = _of(state, record)
+    schedule.boot = record.boot
+    _look_ahead(schedule, record)
 
 
 def _retired(state: State, entry: r.Entry, record: r.ScheduleRetired) -> None:
-    schedule = state.schedules[record.job]
-    schedule.retired_us = entry.at_us
-    schedule.next_us = schedule.held_us = 0
+    _stop(_of(state, record)).retired_us = entry.at_us
+
+
+def _removed(state: State, _entry: r.Entry, record: r.ScheduleRemoved) -> None:
+    del state.schedules[record.name or record.job]
 
 
 def _paused(state: State, entry: r.Entry, record: r.SchedulePaused) -> None:
-    schedule = state.schedules[record.job]
-    schedule.paused_us = entry.at_us
-    schedule.next_us = schedule.held_us = 0
+    _stop(_of(state, record)).paused_us = entry.at_us
 
 
 def _resumed(state: State, _entry: r.Entry, record: r.ScheduleResumed) -> None:
-    schedule = state.schedules[record.job]
+    schedule = _of(state, record)
     schedule.paused_us = 0
-    schedule.next_us = _time(record.next_at)
+    _look_ahead(schedule, record)
 
 
-def _time(text: str | None) -> int:
-    return from_rfc3339(text) if text else 0
+def _of(state: State, record: _Named) -> Schedule:
+    return state.schedules[record.name or record.job]
+
+
+def _look_ahead(schedule: Schedule, record: _Ahead) -> None:
+    schedule.next_us = from_rfc3339(record.next_at) if record.next_at else 0
+    schedule.due_us = from_rfc3339(record.due_at) if record.due_at else schedule.next_us
+
+
+def _stop(schedule: Schedule) -> Schedule:
+    schedule.next_us = schedule.due_us = schedule.held_us = 0
+    return schedule
 
 
 def _moving(fold: Callable[[State, r.Entry, Any], None]) -> Callable[[State, r.Entry, Any], None]:
@@ -81,7 +131,9 @@ def _moving(fold: Callable[[State, r.Entry, Any], None]) -> Callable[[State, r.E
 BY_TYPE: Final[dict[type[r.Record], Callable[[State, r.Entry, Any], None]]] = {
     r.ScheduleDefined: _moving(_defined),
     r.ScheduleFired: _moving(_fired),
+    r.ScheduleBooted: _moving(_booted),
     r.ScheduleRetired: _moving(_retired),
+    r.ScheduleRemoved: _moving(_removed),
     r.SchedulePaused: _moving(_paused),
     r.ScheduleResumed: _moving(_resumed),
 }

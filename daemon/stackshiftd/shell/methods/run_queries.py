@@ -255,7 +255,8 @@ class RunQueries:
     def job(self, params: NameJob) -> dict[str, Any]:
         """The job's object as in `jobs`, plus its documentation and all its options."""
         job = self._catalog.find(params.job)
-        return self._job(job.name) | {
+        name = job.name
+        return self._job(name) | {
             "doc": job.doc,
             "notes": self._catalog.notes(job.name),
             "priority": job.priority,
@@ -270,7 +271,8 @@ class RunQueries:
             "max_runtime_ms": job.max_runtime_ms,
             "heartbeat": bool(job.heartbeat),
             "idempotency_ttl_ms": self._catalog.key_ttl_ms(job),
-            "schedule": job.schedule and shown_terms(job.schedule),
+            "schedule": shown_terms(job.schedules[name]) if name in job.schedules else None,
+            "schedules": {each: shown_terms(job.schedules[each]) for each in job.schedules},
         }
 
     def _job(self, name: str) -> dict[str, Any]:
@@ -284,5 +286,5 @@ class RunQueries:
             "code": job.code,
             "schema": job.schema,
             "expectation": self._expectation(job.name),
-            "cron": job.schedule and job.schedule.schedule,
+            "cron": "; ".join(terms.schedule for terms in job.schedules.values()) or None,
         }
