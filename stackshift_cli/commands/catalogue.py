@@ -310,6 +310,20 @@ _SCHEDULE_COMMANDS: Final = (
     ),
 )
 
+_CRONTAB_COMMANDS: Final = (
+    command(
+        "crontab import",
+        "crontab:import_",
+        "Make schedules of the entries of a crontab.",
+        argument("[FILE]", "The crontab; - for standard input (default: crontab -l)."),
+        option("--format WORD", "Entries without a user (user) or with one (system)."),
+        option("--timezone Z", "The time zone of the entries (default: this machine's)."),
+        option("--catch-up WORD", "Missed ticks: skip (the default: as cron), once or all."),
+        option("--overlap WORD", "While the last run is unfinished: allow (as cron), skip, …"),
+        _DRY_RUN,
+    ),
+)
+
 _LIMIT: Final = option("--limit N", "Show at most N (default: all).")
 _TOKEN: Final = option("--token N", "The token that was printed when the lock was acquired.")
 _STATE_COMMANDS: Final = (
@@ -665,6 +679,7 @@ COMMANDS: Final = (
     *_JOB_COMMANDS,
     *_QUEUE_COMMANDS,
     *_SCHEDULE_COMMANDS,
+    *_CRONTAB_COMMANDS,
     *_STATE_COMMANDS,
     *_EVENT_COMMANDS,
     *_DAEMON_COMMANDS,
@@ -683,6 +698,7 @@ GROUPS: Final = {
     "jobs": "List, show and check the project's jobs.",
     "queues": "Inspect, pause and limit queues.",
     "schedules": "Add, inspect, pause and trigger schedules.",
+    "crontab": "Make schedules of a crontab.",
     "state": "Read and write durable values, counters and locks.",
     "event": "Send, list and follow events.",
     "daemon": "Start, stop and inspect the background daemon.",

@@ -175,6 +175,11 @@ stackshift schedules backfill report --since 2026-05-01T00:00:00Z → a run for 
 stackshift schedules lint → clock changes, short months, what never ticks
 stackshift schedules lint --cron "30 2 31 * *" --timezone Europe/Berlin → before it is added
 """,
+    "crontab import": """
+stackshift crontab import --dry-run → what would become of each line of crontab -l
+stackshift crontab import /etc/cron.d/backup → those of its entries that run as you
+crontab -l | stackshift crontab import - --overlap skip → and no run beside the last one
+""",
     "state get": """
 stackshift state get cursor --raw --default none → as text, for a script
 stackshift state get import:done --wait 10m && ./report.sh → when somebody has set it

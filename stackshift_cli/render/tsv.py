@@ -38,6 +38,7 @@ SCHEDULE_COLUMNS: Final = _names(
 TICK_COLUMNS: Final = _names("at name local job tick")
 FINDING_COLUMNS: Final = _names("name code message")
 BACKFILL_COLUMNS: Final = _names("tick id state")
+IMPORT_COLUMNS: Final = _names("line state name schedule timezone next_at why command")
 STATE_COLUMNS: Final = _names("key version value updated_at expires_at")
 LOCK_COLUMNS: Final = _names("key holder since expires_at waiting token holders")
 CHANGE_COLUMNS: Final = _names("seq at kind version value expires_at by")

@@ -1,7 +1,8 @@
 """What a page of documentation tells its reader to do, in order: files to write, commands to type.
 
 A fenced block ```python, ```toml or ```sh whose first line is a comment with a path
-(`# jobs/report.py`) is a file; that of a script begins after this line.
+(`# jobs/report.py`) is a file; that of a script, and of a crontab in ```cron, begins after this
+line.
 A fenced block ```console is a session: lines that begin with `$ ` are commands (continued by lines
 that begin with `> `), the others are what they print. All other blocks are only read.
 """
@@ -17,7 +18,10 @@ from typing import Final
 _FENCE: Final = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _FILE: Final = re.compile(r"# (\S+/\S+\.py|stackshift\.toml)\n")
 
+_CRONTAB: Final = re.compile(r"# (\S+\.crontab)\n")
 _SCRIPT: Final = re.compile(r"# (\S+/\S+\.sh)\n(?=#!)")
+_HEADINGS: Final = {"sh": _SCRIPT, "cron": _CRONTAB}
+"""What a file begins with that itself begins below."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def steps(page: Path) -> Iterator[File | Command]:
             yield from _session(block, page)
         elif block.language in ("python", "toml") and (named := _FILE.match(block.text)):
             yield File(named[1], block.text)
-        elif block.language == "sh" and (named := _SCRIPT.match(block.text)):
+        elif (heading := _HEADINGS.get(block.language)) and (named := heading.match(block.text)):
             yield File(named[1], block.text[named.end() :])
 
 

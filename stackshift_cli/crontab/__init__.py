@@ -1,0 +1,1 @@
+"""What a crontab says, read as cron reads it."""
