@@ -7,15 +7,16 @@ import itertools
 import os
 import selectors
 from collections import Counter, deque
-from collections.abc import Awaitable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stackshift_jobs import AsyncJobContext, Retry
+from stackshift_jobs import AsyncJobContext, Cancelling, Retry
 from stackshift_jobs.testing import Stackshift
+from stackshift_jobs.values.identities import undone_by
 from stackshift_jobs.values.limits import FINISHED
 from stackshiftd.testing.crashes import AFTER_RECORD, Crash
 from worker.random_handlers import Node, Play, distinct, millis, programs
@@ -44,14 +45,17 @@ class EveryCall(Crash):
 class Durable:
     """The world of a run."""
 
-    def __init__(self, ctx: AsyncJobContext[Any]) -> None:
+    def __init__(self, ctx: AsyncJobContext[Any], undo: Callable[[Any], Any] | None = None) -> None:
         self._step = ctx.step
+        self._undo = undo
 
     async def step(self, value: int) -> Any:
         async def fn() -> int:
             return value
 
-        return await (self._step.run("s", fn) if value % 2 else self._step.run("s", int, value))
+        if value % 2:
+            return await self._step.run("s", fn, undo=self._undo)
+        return await self._step.run("s", int, value, undo=self._undo)
 
     async def fails(self) -> Any:
         return await self._step.run("f", int, "no number", retry=Retry(max_attempts=2, backoff=1))
@@ -99,12 +103,47 @@ class Bench:
     def __init__(self, stackshift: Stackshift) -> None:
         self.stackshift = stackshift
         self.passes: list[list[Any]] = []
+        self.undone: list[Any] = []
+        self.results: dict[str, Any] = {}
 
         @stackshift.job("random", retry=Retry(max_attempts=1))
         async def random(ctx: AsyncJobContext[Any]) -> Any:
             trace: list[Any] = []
             self.passes.append(trace)
             return await Play(Durable(ctx), trace).whole(ctx.payload)
+
+        @stackshift.job("cancelled", retry=Retry(max_attempts=1))
+        async def cancelled(ctx: AsyncJobContext[Any]) -> Any:
+            trace: list[Any] = []
+            self.passes.append(trace)
+            try:
+                return await Play(Durable(ctx, self.undone.append), trace).whole(ctx.payload)
+            except Cancelling:
+                trace.append("told")
+                trace.append(await ctx.step.run("clean", int, 1))
+                await ctx.step.sleep("settle", "1s")
+                trace.append("settled")
+                raise
+
+    def cancel(
+        self, program: Node, events: list[int], cancelled_after: int
+    ) -> list[dict[str, Any]]:
+        """Run the program, and cancel it gently after so many milliseconds. Returns the records of
+        its run."""
+        self.passes.clear()
+        self.undone.clear()
+        run = self.stackshift.start("cancelled", program)
+        for ms in events:
+            self.stackshift.advance(f"{ms}ms")
+            if run.status not in FINISHED:
+                self.stackshift.events.send("e", ttl=0)
+        self.stackshift.advance(f"{cancelled_after}ms")
+        run.cancel(gently=True, grace="9w")
+        while run.status not in FINISHED:
+            self.stackshift.advance("1d")
+        assert run.error is None or run.error["type"] != "UndoFailed", run.error
+        self.results = {name: step.result for name, step in run.steps.items()}
+        return [record for record in self.stackshift.journal if record.get("run") == run.id]
 
     def play(self, program: Node, events: list[int]) -> list[dict[str, Any]]:
         """Run the program; the events are sent after so many milliseconds each. Returns the records
@@ -149,6 +188,50 @@ def test_every_pass_sees_what_the_one_before_saw(stackshift: Stackshift, crashin
         )
         retried = {record["step"] for record in records if record["kind"] == "step.failed"}
         assert {step for step, times in ended.items() if times > 1} <= retried
+
+    hold()
+
+
+@pytest.mark.parametrize("crashing", [False, True], ids=["whole", "crashing"])
+def test_every_pass_is_told_at_the_same_place_that_it_is_cancelled(
+    stackshift: Stackshift, crashing: bool
+) -> None:
+    """Whatever its branches wait for, and if the worker dies whenever something is recorded; what
+    was done is undone once, the last outcome first (guarantee: gentle cancels)."""
+    bench = Bench(stackshift)
+    crashes = EveryCall()
+    if crashing:
+        stackshift._bench.home.crashes.arm(crashes)
+
+    @settings(
+        max_examples=10_000 if LONG else 60,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
+    @given(programs(with_steps=True), st.lists(millis(), max_size=2), st.integers(0, 60))
+    def hold(program: Node, events: list[int], cancelled_after: int) -> None:
+        crashes.run += 1
+        records = bench.cancel(program, events, cancelled_after)
+        for before, after in zip(bench.passes, bench.passes[1:], strict=False):
+            shorter = min(len(before), len(after))  # An undo ends its pass where the record does.
+            assert after[:shorter] == before[:shorter]
+        kinds = [record["kind"] for record in records]
+        assert kinds.count("cancel.raised") <= 1
+        done = [
+            record["step"]
+            for record in records
+            if record["kind"] == "step.completed" and record.get("undo")
+        ]
+        undone = [
+            undone_by(record["step"])
+            for record in records
+            if record["kind"] == "step.completed" and undone_by(record["step"])
+        ]
+        if kinds[-1] == "run.cancelled" or "undo.started" in kinds:
+            assert undone == done[::-1]
+            assert bench.undone == [bench.results[step] for step in undone]
+        else:
+            assert not undone
 
     hold()
 

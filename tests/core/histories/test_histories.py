@@ -18,6 +18,7 @@ from stackshift_jobs.values.durations import from_rfc3339
 from stackshift_jobs.values.limits import ON_DUPLICATE
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
+from stackshiftd.core.decide.gentle import may_be_told
 from stackshiftd.core.snapshot import load, state_hash
 from stackshiftd.core.state.state import PENDING, CallKind, Phase, Run, Status
 
@@ -519,8 +520,9 @@ class Histories(RuleBasedStateMachine):
         pending = [name for name, step in run.calls.items() if step.phase in PENDING]
         over = [name for name, step in run.calls.items() if step.phase is Phase.COMPLETED]
         if pending and pick % 3:
+            told = may_be_told(self.story.state, run)  # It is suspended, and resumed to be told.
             self.story.suspends(run.id)
-            assert run.status is Status.WAITING
+            assert run.status is (Status.QUEUED if told else Status.WAITING)
         elif over:
             # What it waited for came while it was on its way out.
             self.story.suspends(run.id, over[0])
