@@ -242,7 +242,8 @@ class _Fold(CallRows):
     # --- steps ---
 
     def step_started(self, record: dict[str, Any], at_us: int) -> None:
-        before_us = 0 if record.get("program") else SHOWN_AFTER_US
+        at_once = record.get("program") or record.get("undo")
+        before_us = 0 if at_once else SHOWN_AFTER_US
         start_us = max(self.dispatched_us, at_us - before_us)
         row = self.begin(record["step"], Kind.WORK, start_us)
         row.status, row.note = "running", try_note(row)

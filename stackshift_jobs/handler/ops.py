@@ -38,6 +38,8 @@ class Perform(NamedTuple):
     retry: dict[str, Any] | None
     input: str
     heartbeat: Heartbeat | None = None
+    undo: bool = False
+    """Does the code say how it is undone?"""
 
 
 class Park(NamedTuple):

@@ -93,6 +93,7 @@ def run_step(
         if known.phase == "retrying":
             yield Park(key, known.due_us)
     terms = retry.as_json() if retry is not None else None
+    can_undo = undo is not None
     while True:
         if inside.get():
             yield from guard(pass_, key)
@@ -100,7 +101,8 @@ def run_step(
         began = clock()
         try:
             value = yield _new(
-                Perform, (key, fn, args, kwargs, timeout_ms, tried, terms, input, heartbeat)
+                Perform,
+                (key, fn, args, kwargs, timeout_ms, tried, terms, input, heartbeat, can_undo),
             )
             if pass_.forgotten:
                 _refuse_forgotten(pass_, key)

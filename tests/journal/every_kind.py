@@ -143,6 +143,7 @@ def _cancelled(made: ScheduledStory) -> None:
     assert made.told(gentle)
     made.ends_told(gentle)
     saga = _running(made)
+    made.do(c.OpenStep(saga, made.token(saga), "charge", undo=True))
     made.step_done(saga, "charge", undo=True)
     made.fails(saga, retryable=False)
     assert made.assign() == saga

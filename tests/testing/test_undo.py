@@ -488,6 +488,28 @@ def test_parent_of_a_run_that_is_undone_waits_for_the_end(
     assert [e for e in world.done if e != "pay"] == ["room", *DONE, "undo room 'room-1'"]
 
 
+@BOTH
+def test_step_that_had_begun_when_its_worker_died_is_finished_and_undone(
+    stackshift: Stackshift, world: World, job: str
+) -> None:
+    """What it had done would stay done otherwise; no step that had not begun is begun."""
+    held: list[Run] = []
+    book = world.book
+
+    def cancel_and_book(what: str) -> str:
+        if what == "hotel" and held:
+            held.pop().cancel(gently=True)
+        return book(what)
+
+    world.book = cancel_and_book  # type: ignore[method-assign]
+    run = stackshift.start(job, delay="1s")
+    held.append(run)
+    with stackshift.crashing("hotel", "before_record"):
+        run.finish()
+    assert run.status == "cancelled"
+    assert world.done == ["flight", "hotel", *DONE[1:]]
+
+
 def test_program_is_undone_by_a_program(stackshift: Stackshift, tmp_path: Any) -> None:
     """One that is given, or one that is made of the result."""
     made = tmp_path / "made"

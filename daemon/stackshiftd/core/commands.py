@@ -506,14 +506,15 @@ class FailStep(Command, frozen=True):
 
 
 class OpenStep(Command, frozen=True):
-    """Record that a step has been executing for a while, or has started `program`. There is no
-    answer."""
+    """Record that a step has been executing for a while, has started `program`, or begins and can
+    be undone (`undo`). There is no answer."""
 
     run: str
     token: int
     step: str
     tried: int = 1
     program: Program | None = None
+    undo: bool = False
 
 
 class CheckpointStep(Command, frozen=True):

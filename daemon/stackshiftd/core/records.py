@@ -456,14 +456,16 @@ class Program(Part, frozen=True):
 
 
 class StepStarted(Record, frozen=True, tag="step.started"):
-    """The step has been executing for a while, or has started `program`. Nothing waits for this
-    record; it shows what was under way at a crash, and what has to be ended after it."""
+    """The step has been executing for a while, or has started `program`, or the code says how it is
+    undone (`undo`). Nothing waits for this record; it shows what was under way at a crash, and what
+    has to be ended, or finished, after it."""
 
     run: str
     attempt: int
     step: str
     tried: int = 1
     program: Program | None = None
+    undo: bool = False
 
 
 class StepCompleted(Record, frozen=True, tag="step.completed"):

@@ -347,6 +347,19 @@ class Execution:
         if (begun := self.tries.get(op.step)) is not None:
             begun.beaten = began
         self.open[op.step] = OpenStep(op, began)
+        if op.undo:
+            # After a crash, whether it had begun has to be known: see `must_finish`.
+            self.noted.add(op.step)
+            self.send(c.OpenStep(self.run, self.token, op.step, op.tried, undo=True))
+
+    def must_finish(self, op: ops.Op | None) -> bool:
+        """Is it a step that can be undone, and that had begun when an earlier execution was lost?
+        What it has done by then is only known, and undone, once it has come to its end; so it is
+        tried again even where nothing new begins."""
+        if not isinstance(op, ops.Perform) or not op.undo:
+            return False
+        known = self.pass_.recorded_calls.get(op.step)
+        return known is not None and known.undo and known.phase == "running"
 
     def awaits_thread(self, op: ops.Perform) -> None:
         """Note that the step's function will start when a thread is free."""

@@ -156,7 +156,8 @@ class LoopedExecution(Execution):
         while calls.asks:
             call = calls.asks.popleft()
             op = call.op
-            if self.pass_.undoes or (self.pass_.holds and not _is_let_through(call)):
+            goes_on = _is_let_through(call) or self.must_finish(op)
+            if self.pass_.undoes or (self.pass_.holds and not goes_on):
                 held.append(call)
                 continue
             dropped = call.is_given_up() or self.pass_.unwinding is not None

@@ -321,7 +321,8 @@ class ThreadPort:
         execution = self._execution
         self._execution.refuse_unwinding()
         self._only_replays()
-        if execution.pass_.holds and racing.get() is None:
+        is_told_here = racing.get() is None and not execution.must_finish(op)
+        if execution.pass_.holds and is_told_here:
             self.raise_cancel(op.step)
         begun = execution.begin_try(op)
         execution.began(op)

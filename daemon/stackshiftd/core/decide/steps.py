@@ -66,7 +66,9 @@ def open_step(_state: State, run: Run, command: c.OpenStep, _now_us: int) -> Dec
     # Its outcome may have overtaken this command.
     if step is not None and step.phase is not Phase.OPEN:
         return NOTHING
-    started = r.StepStarted(run.id, run.attempt, command.step, command.tried, command.program)
+    started = r.StepStarted(
+        run.id, run.attempt, command.step, command.tried, command.program, command.undo
+    )
     return Decision((started,))
 
 

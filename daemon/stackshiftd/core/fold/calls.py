@@ -34,6 +34,7 @@ def _step_started(state: State, entry: r.Entry, record: r.StepStarted) -> None:
         run.calls[record.step] = step
     step.phase = Phase.OPEN
     step.program = record.program
+    step.undo = step.undo or record.undo
     _tries(run, record.step).going = True
 
 

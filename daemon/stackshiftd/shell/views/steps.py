@@ -252,7 +252,7 @@ def _step_started(steps: Steps, entry: Entry, record: r.StepStarted) -> None:
     if record.step not in steps.by_name or record.step in steps.withdrawn:
         steps.estimated.add(record.step)
     steps.executing.add(record.step)
-    before_us = 0 if record.program else STARTED_AFTER_US
+    before_us = 0 if record.program or record.undo else STARTED_AFTER_US
     step = steps.begin(record.step, "run", steps.before(entry.at_us, before_us))
     under_way = {"status": "running", "finished_at": None, "duration_ms": None}
     step |= under_way | {"attempts": steps.failures.get(record.step, 0) + 1}
