@@ -5,6 +5,7 @@
 # stackshift: job nightlyBackup
 # stackshift: schedule 15 3 * * *  timezone Europe/Berlin
 # stackshift: retry 3  backoff 10s  timeout 30m  unique nightlyBackup
+# stackshift: expect "daily by 04:00"  max_runtime 20m
 set -eu
 
 # On record, so that a later pass means the same file.

@@ -420,6 +420,10 @@ _WORDS: Final[dict[str, Say]] = {
         "waiting",
         f"notify {r['notify']} is told later: {_alert(r)}" + _until(r, c, "until"),
     ),
+    "alert.postponed": lambda r, c: (
+        "waiting",
+        f"notify {r['notify']} was told enough for now" + _until(r, c, "until"),
+    ),
     "alert.closed": lambda r, _: ("", f"nothing more to tell notify {r['notify']}"),
     "expectation.defined": lambda r, c: (
         "",

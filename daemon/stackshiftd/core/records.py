@@ -899,6 +899,14 @@ class AlertHeld(Record, frozen=True, tag="alert.held"):
     subject: str = ""
 
 
+class AlertPostponed(Record, frozen=True, tag="alert.postponed"):
+    """What the group holds is told at `until`: `notify` has been told as much as it is to be."""
+
+    notify: str
+    group: str
+    until: str
+
+
 class AlertClosed(Record, frozen=True, tag="alert.closed"):
     """Nothing more of the group has come: what is the same is told at once again."""
 
@@ -1018,6 +1026,7 @@ AnyRecord = (
     | NotifyRetired
     | AlertTold
     | AlertHeld
+    | AlertPostponed
     | AlertClosed
     | ExpectationDefined
     | ExpectationRetired

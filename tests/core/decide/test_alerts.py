@@ -159,6 +159,34 @@ def test_more_than_the_rate_is_told_in_one_message() -> None:
     replays(story)
 
 
+def test_rate_holds_for_what_goes_on_too() -> None:
+    """What a group holds is told when there is room for it; nothing is dropped."""
+    story = Story()
+    story.notify(ops=r.NotifyTerms(on=ALL, most=3, per_ms=3_600_000, quiet_ms=60_000))
+    for _ in range(10):
+        before = len(told(story))
+        for job in ("a", "b", "c", "d"):
+            fails(story, job)
+        story.tick(to="59m")
+        assert len(told(story)) - before <= 3
+        story.tick(to="1m")
+    story.tick(to="20h")
+    assert sum(count for _, _, count in kinds(story)) == 40
+    replays(story)
+
+
+def test_jobs_in_trouble_are_forgotten_if_nobody_wants_to_know() -> None:
+    """That they have recovered, that is."""
+    story = Story()
+    story.notify(ops=r.NotifyTerms(on=["recovered"]))
+    for number in range(5):
+        fails(story, f"job-{number}")
+    assert list(story.state.alerts.troubles) == [f"job-{number}" for number in range(5)]
+    story.notify(ops=r.NotifyTerms(on=["failed"]))
+    assert story.state.alerts.troubles == {}
+    replays(story)
+
+
 def test_message_names_a_bounded_number_of_jobs() -> None:
     """The others are counted together, and none is lost."""
     story = Story()

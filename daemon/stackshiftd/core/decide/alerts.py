@@ -203,17 +203,21 @@ def _message(
 
 
 def group_is_over(state: State, key: str, now_us: int) -> Decision:
-    """Tell what a group holds; if that is nothing, it is closed."""
+    """Tell what a group holds, unless its target has been told as much as it is to be; if that is
+    nothing, the group is closed."""
     group = state.alerts.groups.get(key)
     if group is None:
         return NOTHING
     if not group.count:
         return Decision((r.AlertClosed(group.target, group.key),))
     target = state.alerts.targets[group.target]
+    if target.is_full(now_us):
+        until = rfc3339(target.until_us)
+        return Decision((r.AlertPostponed(target.name, group.key, until),))
     run = state.runs.get(group.subject)
     message = derived_id(f"{target.name} {group.key} {state.seq}", now_us)
     span_us = min(2 * group.span_us, max(MOST_SPAN_MS * 1000, group.span_us))
-    until = None if group.key == OVERFLOW else rfc3339(now_us + span_us)
+    closes = group.key == OVERFLOW
     record = r.AlertTold(
         target.name,
         group.key,
@@ -222,7 +226,7 @@ def group_is_over(state: State, key: str, now_us: int) -> Decision:
         group.job,
         group.subject,
         group.count,
-        until,
+        None if closes else rfc3339(now_us + span_us),
     )
     payload = {
         "notify": target.name,

@@ -12,6 +12,7 @@ from stackshiftd.core.state.alerts import (
     FAILED,
     LATE,
     MOST_NAMED,
+    MOST_TROUBLES,
     OTHERS,
     OVERFLOW,
     RECOVERED,
@@ -74,7 +75,10 @@ def succeeded(state: State, run: Run, at_us: int) -> None:
 def _trouble(state: State, job: str, alert: str, at_us: int) -> None:
     before = state.alerts.troubles.get(job)
     since_us = at_us if before is None else before.since_us
-    state.alerts.troubles[job] = Trouble(alert, since_us)
+    troubles = state.alerts.troubles
+    troubles[job] = Trouble(alert, since_us)
+    if len(troubles) > MOST_TROUBLES:
+        del troubles[min(troubles, key=lambda each: (troubles[each].since_us, each))]
 
 
 def _late(state: State, entry: r.Entry, record: r.RunLate) -> None:
@@ -98,6 +102,7 @@ def _defined(state: State, _entry: r.Entry, record: r.NotifyDefined) -> None:
         state.alerts.targets[record.notify] = Target(record.notify, record.terms)
     else:
         target.terms = record.terms
+    _forget_troubles(state)
 
 
 def _retired(state: State, _entry: r.Entry, record: r.NotifyRetired) -> None:
@@ -105,6 +110,16 @@ def _retired(state: State, _entry: r.Entry, record: r.NotifyRetired) -> None:
     del alerts.targets[record.notify]
     for key in [key for key, group in alerts.groups.items() if group.target == record.notify]:
         del alerts.groups[key]
+    _forget_troubles(state)
+
+
+def _forget_troubles(state: State) -> None:
+    """Forget which jobs are in trouble if nobody is to be told that they are no longer."""
+    alerts = state.alerts
+    if any(RECOVERED in target.terms.on for target in alerts.targets.values()):
+        return
+    for job in alerts.troubles.keys() - alerts.expectations:
+        del alerts.troubles[job]
 
 
 def _told(state: State, entry: r.Entry, record: r.AlertTold) -> None:
@@ -150,6 +165,13 @@ def _held(state: State, entry: r.Entry, record: r.AlertHeld) -> None:
         if name not in group.named and len(group.named) >= MOST_NAMED:
             name = OTHERS
         group.named = {**group.named, name: group.named.get(name, 0) + 1}
+
+
+def _postponed(state: State, _entry: r.Entry, record: r.AlertPostponed) -> None:
+    key = group_id(record.notify, record.group)
+    group = state.alerts.groups[key]
+    group.until_us = from_rfc3339(record.until)
+    state.set_expiry(group.until_us, GROUP, key)
 
 
 def _group_closed(state: State, _entry: r.Entry, record: r.AlertClosed) -> None:
@@ -211,6 +233,7 @@ BY_TYPE: Final[dict[type[r.Record], Callable[[State, r.Entry, Any], None]]] = {
     r.NotifyRetired: _retired,
     r.AlertTold: _told,
     r.AlertHeld: _held,
+    r.AlertPostponed: _postponed,
     r.AlertClosed: _group_closed,
     r.ExpectationDefined: _expected,
     r.ExpectationRetired: _expectation_retired,

@@ -8,6 +8,7 @@ states; `decide.alerts` is what brings it from one to the next:
                     its time is over        → closed: none
     open, count n   it comes again          → held
                     its time is over        → told, n times in one message; open for twice as long
+                    its time is over        → postponed, if the target was told enough
                     its job has recovered   → told with that; none
 
 Where a target has been told as much as it is to be told in a while, what comes is held in one group
@@ -18,8 +19,9 @@ ends the trouble: it has recovered. A message is a run of the built-in job `NOTI
 runs nothing is ever told, so there are no loops.
 
 Laws: only `fold` changes anything here. An open group has a time at which something is decided
-about it. There are at most `NotifyTerms.most` open groups of a target in `per_ms`, and the one of
-everything, which names at most `MOST_NAMED` jobs.
+about it. A target is told at most `NotifyTerms.most` messages in `per_ms`, those of groups
+included; so at most as many groups are opened in that time, and the one of everything, which names
+at most `MOST_NAMED` jobs.
 """
 
 from __future__ import annotations
@@ -41,6 +43,9 @@ TROUBLES: Final = (FAILED, LATE, MISSING)
 OVERFLOW: Final = ""
 MOST_NAMED: Final = 20
 """Jobs that a message about many alerts names; the others are counted together."""
+MOST_TROUBLES: Final = 1000
+"""Jobs in trouble that are remembered; of more, those that are in it longest are forgotten. (Names
+of programs may have a date in them.)"""
 OTHERS: Final = ""
 """The name under which they are counted."""
 
