@@ -76,6 +76,7 @@ def test_handler_is_told_at_its_wait_and_cleans_up_by_steps(
     run.finish()
     assert run.status == "cancelled"
     assert steps(run) == CLEANED
+    stackshift.assert_replays(run)
     assert run.why == "cancelled: its handler has ended after it was told"
     assert run.json["cancelling"] is None
     assert run.json["dead"] is False

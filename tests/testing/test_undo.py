@@ -98,6 +98,7 @@ def test_failed_run_is_undone_in_reverse_order(
     assert run.error is not None
     assert (run.error["type"], run.error["message"]) == ("ConnectionError", "pay is down")
     assert [each for each in world.done if each != "pay"] == DONE
+    stackshift.assert_replays(run)
     assert steps(run) == [
         ("flight", "completed"),
         ("look", "completed"),
@@ -166,6 +167,7 @@ def test_gently_cancelled_run_is_undone_and_then_cancelled(
     assert run.finish().status == "cancelled"
     assert run.why == "cancelled: its handler has ended after it was told"
     assert world.done == DONE
+    stackshift.assert_replays(run)
 
 
 @BOTH

@@ -70,7 +70,8 @@ def _cuts(entries: list[Entry]) -> Iterator[Cut]:
     for number, (entry, run) in enumerate(zip(entries, rebuilt(entries), strict=True), 1):
         if isinstance(entry.record, r.AttemptStarted):
             began = entry.seq
-        if run.token and not run.finished:
+        # To undo what was done, a pass goes over the record only: what follows is not its doing.
+        if run.token and not run.finished and run.undoing is None:
             following = [each.record for each in entries[number:]]
             yield Cut(
                 entry.record,

@@ -23,6 +23,7 @@ from contextvars import Context
 from typing import Any, Final, NamedTuple
 
 from stackshift_jobs.handler import ops
+from stackshift_jobs.handler.cancelling import Cancelling
 from stackshift_jobs.handler.clock import Clock
 from stackshift_jobs.handler.context import JobContext
 from stackshift_jobs.handler.replay import Unwinding
@@ -184,6 +185,7 @@ class _Rehearsed(ABC):
         execution.pass_.recorded_calls = self.record
         execution.log = RunLog(_NoStore(), self.order.attempt, execution.token, execution.pass_)
         execution.programs = Programs(execution.run, execution.log, lambda *_: None)
+        execution.undoes = execution.pass_.undoes = False  # The handler's doing alone.
         cancellation = execution.pass_.cancellation
         if cancellation is not None and not cancellation.raised_seq:
             execution.pass_.cancellation = None  # What is not on record is not rehearsed.
@@ -352,13 +354,26 @@ class _NotingThreadPort(ThreadPort):
         self.main_is_unwound = False
 
     def tell(self, op: ops.Tell) -> ops.Recorded:
+        if op.step:
+            self.raise_cancel(op.step)
         raise self._unwound(lambda: self._rehearsed.note(op))
 
+    def raise_cancel(self, _step: str) -> None:
+        """Raise `Cancelling` once, if an earlier pass was told: at the first call that is not on
+        record, as that was."""
+        cancellation = self._execution.pass_.cancellation
+        if cancellation is None or cancellation.is_told:
+            return
+        cancellation.is_told = threading.current_thread() is self._main
+        raise Cancelling
+
     def perform(self, op: ops.Perform) -> Any:
+        self.raise_cancel(op.step)
         raise self._unwound(lambda: self._rehearsed.note(op))
 
     def park_any(self, parks: list[ops.Park]) -> None:
         if not any(map(self._execution.has_ended, parks)):
+            self.raise_cancel(parks[0].step)
             raise self._unwound(lambda: self._execution.waiting.update(op.step for op in parks))
 
     def withdraw(self, step: str) -> None:
