@@ -45,8 +45,8 @@ ZONES: Final = (
     "Europe/Volgograd",
 )
 TEN_YEARS: Final = (datetime(2016, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC))
-LINES: Final = 12 if not LONG else 1500
-LINES_AT_A_CHANGE: Final = 8 if not LONG else 200
+LINES: Final = 12 if not LONG else 400
+LINES_AT_A_CHANGE: Final = 8 if not LONG else 60
 CHANGES: Final = 2 if not LONG else 1000
 TICKS: Final = 1000
 AROUND: Final = timedelta(hours=30)
