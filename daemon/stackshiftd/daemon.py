@@ -233,7 +233,12 @@ class Daemon:
         self._clock = Clock(self.engine, requests.remember_ms)
         dead_letter = DeadLetter(self.engine, self._lookup, self._view)
         schedules = Schedules(
-            self.engine, self._catalog, self._schedule_timer, self._view, redaction
+            self.engine,
+            self._catalog,
+            self._schedule_timer,
+            self._view,
+            redaction,
+            self._alerts.expectation,
         )
         schedule_changes = ScheduleChanges(self.engine, self._catalog, self._schedule_timer)
         state = StateMethods(self.engine, requests, history)

@@ -231,7 +231,10 @@ def _schedule_state(schedule: Row) -> Text:
         return Text("retired", "dim")
     if schedule["paused"]:
         return Text("paused", "yellow")
-    return Text("stuck", "red") if schedule["problem"] else Text("")
+    if schedule["problem"]:
+        return Text("stuck", "red")
+    troubled = schedule.get("expected") in ("late", "missing")
+    return Text(schedule["expected"], "red") if troubled else Text("")
 
 
 def print_ticks(options: Globals, ticks: list[dict[str, Any]]) -> None:

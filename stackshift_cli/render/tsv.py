@@ -33,7 +33,7 @@ HOST_CHECK_COLUMNS: Final = _names(
 )
 SCHEDULE_COLUMNS: Final = _names(
     "name schedule timezone next_at last_at paused retired catch_up overlap last_run job"
-    " last_status skipped source"
+    " last_status skipped source expected"
 )
 TICK_COLUMNS: Final = _names("at name local job tick")
 FINDING_COLUMNS: Final = _names("name code message")

@@ -25,7 +25,7 @@ def slow(ctx):
     gate("slow")
 
 
-@stackshift.job("nightly", expect="every 1s")
+@stackshift.job("nightly", expect="every 1s", schedule="0 3 1 1 *")
 def nightly(ctx):
     pass
 """
@@ -105,6 +105,7 @@ def test_expectation_of_a_job_is_shown(make_project: Make) -> None:
     assert (shown["expect"], shown["timezone"]) == ("every 1s", "UTC")
     wait_until(lambda: status(project) == "missing", "it to be missing")
     assert project.call("daemon.status")["troubles"][0]["alert"] == "missing"
+    assert project.call("schedule.list")["schedules"][0]["expected"] == "missing"
     project.kill()
     project.start()
     assert status(project) == "missing"

@@ -11,7 +11,7 @@ from cli.fake_daemon import FakeDaemon, run_id, schedule_object
 
 LINE = (
     "hello\t0 9 * * *\tEurope/Berlin\t2026-05-07T07:00:00.000000Z\t\tfalse\tfalse\tonce\tskip\t"
-    "\thello\t\t0\tcode\n"
+    "\thello\t\t0\tcode\t\n"
 )
 
 
@@ -35,7 +35,7 @@ def crontab(shell: Shell, text: str) -> None:
 @pytest.mark.usefixtures("hello")
 def test_list_is_a_line_a_schedule(shell: Shell) -> None:
     """`job schedule timezone next_at last_at paused retired catch_up overlap last_run job
-    last_status skipped source`, of which the first is its name."""
+    last_status skipped source expected`, of which the first is its name."""
     told = shell("schedules", "list", "-q")
     assert told == (LINE, "", 0)
     assert shell("schedule", "list", "-q") == told

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import heapq
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, Final
 
@@ -64,8 +64,10 @@ class Schedules:
         schedule_timer: ScheduleTimer,
         view: View,
         redaction: Redaction,
+        expectation: Callable[[str], dict[str, Any] | None],
     ) -> None:
         self._redaction = redaction
+        self._expectation = expectation
         self._engine = engine
         self._catalog = catalog
         self._view = view
@@ -90,6 +92,7 @@ class Schedules:
     def _shown(self, name: str) -> dict[str, Any]:
         schedule = self._engine.state.schedules[name]
         last = schedule.last_run
+        expectation = self._expectation(schedule.job)
         return {
             "job": schedule.job,
             "schedule": schedule.expression,
@@ -116,6 +119,7 @@ class Schedules:
             else None,
             "options": Raw(schedule.start),
             "note": schedule.note or None,
+            "expected": expectation and expectation["status"],
         }
 
     def _problem(self, schedule: Schedule) -> str | None:
