@@ -290,6 +290,7 @@ _SCHEDULE_COMMANDS: Final = (
         "schedule_changes:rm",
         "Remove schedules that were added.",
         argument("NAME...", "The names of the schedules.", name="schedule"),
+        option("-y/--yes", "Do not ask; it does not in any case, since runs stay."),
     ),
     command(
         "schedules backfill",

@@ -194,7 +194,7 @@ KEYS: Final[tuple[Key, ...]] = (
     _hosts("code", TEXT, "send", "Directory there that has the code, or send it."),
     _hosts("send", PATHS, None, "Folders and files that are sent.", "those of [project] jobs"),
     _hosts("prepare", COMMAND, None, "Command there, once for each code that is sent.", "none"),
-    _schedules("cron", TEXT, None, 'When it ticks, such as "0 2 * * *" or "@daily".', "it is needed"),
+    _schedules("cron", TEXT, None, 'When it ticks, such as "0 2 * * *" or "@daily".', "needed"),
     _schedules("job", TEXT, None, "Job that it starts.", "command says what is started"),
     _schedules("command", COMMAND, None, "Program that it starts.", "job says what is started"),
     _schedules("payload", OBJECT, None, "Payload of the runs of job.", "{}"),
