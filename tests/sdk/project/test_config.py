@@ -13,7 +13,7 @@ import pytest
 from stackshift_jobs.errors import BadConfiguration
 from stackshift_jobs.project import config
 from stackshift_jobs.project.config import KEYS, Config, find_key, load_config
-from stackshift_jobs.project.settings import Rate, format_size, parse_size
+from stackshift_jobs.project.settings import Rate, format_size, parse_rate, parse_size
 
 CLASSES: dict[str, type[Any]] = {
     "project": config.ProjectSection,
@@ -23,6 +23,8 @@ CLASSES: dict[str, type[Any]] = {
     config.QUEUES: config.QueueSection,
     config.HOSTS: config.HostSection,
     config.SCHEDULES: config.ScheduleSection,
+    config.NOTIFY: config.NotifySection,
+    "heartbeat": config.HeartbeatSection,
     "retry": config.RetrySection,
     "limits": config.LimitsSection,
     "hooks": config.HooksSection,
@@ -73,6 +75,19 @@ DEFAULTS: dict[str, Any] = {
     "hosts.NAME.code": "send",
     "hosts.NAME.send": None,
     "hosts.NAME.prepare": None,
+    "notify.NAME.to": "ntfy://ntfy.sh/ops",
+    "notify.NAME.command": None,
+    "notify.NAME.on": ("failed", "late", "missing", "recovered", "daemon_stopped"),
+    "notify.NAME.jobs": (),
+    "notify.NAME.queues": (),
+    "notify.NAME.token": None,
+    "notify.NAME.sender": None,
+    "notify.NAME.smtp": None,
+    "notify.NAME.quiet_ms": 300_000,
+    "notify.NAME.rate": parse_rate("20/h"),
+    "notify.NAME.max_attempts": 20,
+    "heartbeat.url": None,
+    "heartbeat.period_ms": 60_000,
     "schedules.NAME.cron": "@daily",
     "schedules.NAME.job": "report",
     "schedules.NAME.command": None,
@@ -101,6 +116,12 @@ DEFAULTS: dict[str, Any] = {
     "redact.payload": (),
 }
 
+NEEDED = {
+    config.SCHEDULES: 'cron = "@daily"\njob = "report"\n',
+    config.NOTIFY: 'to = "ntfy://ntfy.sh/ops"\n',
+}
+"""Keys without which a table cannot be."""
+
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
@@ -122,9 +143,12 @@ def field(loaded: Config, section: str, name: str) -> Any:
         hosts = loaded.hosts or load(loaded.root, "[hosts.any]\n").hosts
         return getattr(hosts["any"], name)
     if section == config.SCHEDULES:
-        written = '[schedules.any]\ncron = "@daily"\njob = "report"\n'
+        written = "[schedules.any]\n" + NEEDED[section]
         schedules = loaded.schedules or load(loaded.root, written).schedules
         return getattr(schedules["any"], name)
+    if section == config.NOTIFY:
+        notify = loaded.notify or load(loaded.root, "[notify.any]\n" + NEEDED[section]).notify
+        return getattr(notify["any"], name)
     part = loaded.queue("any") if section == config.QUEUES else getattr(loaded, section)
     return getattr(part, name)
 
@@ -153,7 +177,7 @@ def test_default_can_be_written_as_the_table_shows_it(root: Path, key: config.Ke
     assert key.default_text
     if key.default is not None:
         section = key.section.replace("NAME", "any")
-        needed = 'cron = "@daily"\njob = "any"\n' if section.startswith("schedules") else ""
+        needed = NEEDED.get(key.section, "")
         loaded = load(root, f"[{section}]\n{needed}{key.name} = {key.default_text}\n")
         assert field(loaded, key.section, key.field) == DEFAULTS[f"{key.section}.{key.field}"]
 
@@ -417,3 +441,30 @@ def test_size_is_written_as_it_is_read(size: int, text: str) -> None:
     """It is written with the largest unit that is exact."""
     assert format_size(size) == text
     assert parse_size(text) == size
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ('job = "a"', "schedules.x: no time is given"),
+        ('cron = "@daily"', "schedules.x: one of job and command is needed"),
+        ('cron = "@daily"\njob = "a"\ncommand = "b"', "schedules.x: one of job and command"),
+        ('cron = "@daily"\ncommand = "b"\npayload = {}', "schedules.x: a command has no payload"),
+        ('cron = "@daily"\njob = "a"\noverlap = "no"', "schedules.x.overlap: 'no' is not"),
+        ('cron = "@daily"\njob = "a"\npayload = [1]', "schedules.x.payload: [1] is not a table"),
+        ('cron = "@daily"\njob = "a"\npayload = {a = nan}', "schedules.x.payload: "),
+        ('cron = "@daily"\njob = "a"\njitter = "2d"', "schedules.x.jitter: '2d' is not"),
+        (
+            'cron = "@daily"\njob = "a"\ncatch_up = "skip"\ncatch_up_for = "1h"',
+            "schedules.x: catch_up_for is given, but nothing is caught up",
+        ),
+        ('cron = "@daily"\njob = "a"\ncrom = 1', "schedules.x.crom: no such key"),
+    ],
+)
+def test_schedule_that_cannot_be_is_refused_with_its_name(
+    root: Path, table: str, told: str
+) -> None:
+    """In the words of the file."""
+    with pytest.raises(BadConfiguration) as refused:
+        load(root, f"[schedules.x]\n{table}\n")
+    assert told in refused.value.message
