@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import pwd
 from collections.abc import Iterator, Mapping
+from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
 from stackshift_cli.crontab.lines import CronEntry, LeftOut, parse
@@ -18,6 +19,7 @@ from stackshift_cli.crontab.source import Source
 from stackshift_cli.daemon.session import Session
 from stackshift_jobs.errors import StackshiftError
 from stackshift_jobs.values.names import EXEC_JOB, NAME_LABEL
+from stackshift_jobs.values.strict_json import canonical
 
 ORIGIN_LABEL: Final = "crontab"
 """The label of runs that has the crontab which their schedule comes from."""
@@ -89,7 +91,7 @@ def _names(
             if number in names:
                 continue
             for name, each in left.items():
-                does = (each["payload"], _origin(each)) == (params["payload"], _origin(params))
+                does = (each["payload_digest"], _origin(each)) == (_digest(params), _origin(params))
                 if does and (not same_time or each["schedule"] == params["schedule"]):
                     names[number] = name
                     del left[name]
@@ -99,6 +101,11 @@ def _names(
             names[number] = name_for(entry.command, taken)
             taken.add(names[number])
     return [names[number] for number in range(len(wanted))]
+
+
+def _digest(params: Mapping[str, Any]) -> str:
+    """What tells one payload from another, also where the list shows it redacted."""
+    return sha256(canonical(params["payload"])).hexdigest()
 
 
 def _origin(schedule: Mapping[str, Any]) -> str:
@@ -155,8 +162,10 @@ def _add(
             asked = {"schedule": expression, "timezone": timezone, "count": 1}
             ticks = session.call("schedule.next", asked)["ticks"]
             next_at = ticks[0]["at"] if ticks else None
-            changed = known is None or any(
-                (known[key] or "") != (params[key] or "") for key in _COMPARED
+            changed = (
+                known is None
+                or known["payload_digest"] != _digest(params)
+                or any((known[key] or "") != (params[key] or "") for key in _COMPARED)
             )
         else:
             reply = session.call("schedule.add", params)
@@ -172,7 +181,7 @@ def _add(
 
 
 _COMPARED: Final = (
-    *("schedule", "timezone", "catch_up", "overlap", "jitter_ms", "payload", "options", "note"),
+    *("schedule", "timezone", "catch_up", "overlap", "jitter_ms", "options", "note"),
 )
 
 

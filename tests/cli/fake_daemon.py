@@ -42,7 +42,7 @@ _SCHEDULE = """{
     "last_run": null, "waiting_tick": null, "problem": null,
     "source": "code", "next_tick": "2026-05-07T07:00:00.000000Z", "jitter_ms": 0,
     "catch_up_for_ms": null, "last_status": null, "skipped": 0, "last_skip": null,
-    "options": {}, "note": null, "expected": null
+    "options": {}, "note": null, "payload_digest": "", "expected": null
 }"""
 _JOB = """{
     "name": "hello", "module": "jobs.hello", "queue": "default", "max_attempts": 3,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers import scenery
 from helpers.deadline import wait_until
 from helpers.project import Json, Project
 from helpers.project_factory import Make
@@ -114,6 +115,18 @@ def test_importing_twice_changes_nothing_also_after_a_kill(project: Project) -> 
         again = imported(project, CRONTAB, *options)
         assert {each["state"] for each in again} == {"unchanged", "left out"}
     assert [r for r in project.journal() if r["kind"] == "schedule.defined"] == defined
+
+
+def test_importing_twice_changes_nothing_where_payloads_are_redacted(make_project: Make) -> None:
+    """What a line does is told from a digest, and not from what the list shows."""
+    project = make_project(PLAIN, scenery.CONFIG + '[redact]\npayload = ["env.A", "env.B"]\n')
+    project.start()
+    text = "A=one\n0 1 * * * x\nA=two\n0 2 * * * x\n"
+    assert states(imported(project, text)) == [(2, "x", "added"), (4, "x-2", "added")]
+    assert names(project)["x"]["payload"]["env"]["A"] != "one"
+    for options in ((), ("--dry-run",)):
+        again = imported(project, text, *options)
+        assert states(again) == [(2, "x", "unchanged"), (4, "x-2", "unchanged")]
 
 
 def test_changed_crontab_changes_its_schedules(project: Project) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import heapq
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from itertools import islice
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from msgspec import Raw
 
 from stackshift_jobs.errors import Conflict, NotFound, StackshiftError, Usage
 from stackshift_jobs.values.durations import parse_time, rfc3339, to_datetime
+from stackshift_jobs.values.strict_json import canonical, loads
 from stackshiftd.core import commands as c
 from stackshiftd.core.decide.schedule_lint import lint
 from stackshiftd.core.decide.schedules import clock_of_schedule, spread_of
@@ -119,6 +121,7 @@ class Schedules:
             else None,
             "options": Raw(schedule.start),
             "note": schedule.note or None,
+            "payload_digest": sha256(canonical(loads(schedule.payload))).hexdigest(),
             "expected": expectation and expectation["status"],
         }
 
