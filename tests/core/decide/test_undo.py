@@ -179,3 +179,31 @@ def test_limits_of_a_run_do_not_keep_it_from_being_undone() -> None:
     story.undoes(run)
     story.ends_undone(run)
     assert story.status(run) is Status.FAILED
+
+
+def test_run_that_is_undone_is_told_of_the_ends_of_its_children() -> None:
+    """They are cancelled when it begins to be undone, and it is not over: its wait for them is."""
+    story = Story()
+    run = saga(story)
+    child = story.calls(run, "child")
+    story.fails(run, cancels=True)
+    assert story.recorded() == ["undo.started", "run.cancelled", "wait.ended"]
+    assert story.status(child) is Status.CANCELLED
+    assert story.run(run).undoing is not None
+
+
+def test_retry_that_goes_on_undoing_waits_for_nothing_that_has_ended() -> None:
+    """A child that ended while its parent was in the dead letter wakes nobody."""
+    story = Story()
+    run = saga(story)
+    child = story.calls(run, "child")
+    story.fails(run, retryable=False)
+    assert story.assign() == run
+    assert story.assign() == child
+    story.fails(run)
+    assert story.status(run) is Status.FAILED
+    story.completes(child)
+    story.retry(run)
+    assert "child" not in story.run(run).calls
+    assert story.assign() == run
+    assert story.undoes(run) == "hotel"

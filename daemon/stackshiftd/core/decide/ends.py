@@ -264,7 +264,9 @@ def _undo_first(
             run.id, run.attempt, "cancelled", end.reason, None, end.message, end.steps, stopped
         )
     whole = (*earlier, begun)
-    cancelled = _cancel_orphans(state, run, also, now_us, before + len(whole))
+    if not also or begun.status != "failed":
+        return Decision(whole)
+    cancelled = cancel_called(state, run, begun.steps[0], now_us, before + len(whole))
     return Decision((*whole, *cancelled.records), cancelled.effects)
 
 
@@ -426,7 +428,9 @@ def _cancel(
     effects: list[Effect] = []
     roots = (state.runs[run] for run in ends)
     cancelled = {ending.id: ending for root in roots for ending in with_children(state, root)}
-    gone = over | frozenset(cancelled)
+    # Those that undo what they have done have not ended yet.
+    left = {name for name, each in cancelled.items() if begins_undo(each, _end_of(ends, name))}
+    gone = over | (cancelled.keys() - left)
     for ending in cancelled.values():
         record = _end_of(ends, ending.id)
         executes = bool(ending.token) and record.reason not in ("handler", "gently")
@@ -454,10 +458,8 @@ def _cancel(
         )
         if executes:
             effects.append(Stop(ending.id, ending.token, "cancelled"))
-    # Those that undo what they have done have not ended yet.
-    left = {name for name, each in cancelled.items() if begins_undo(each, _end_of(ends, name))}
     ended_now = [each for name, each in cancelled.items() if name not in left]
-    told = parents_told(state, ended_now, (gone - left) | untold, woken(records))
+    told = parents_told(state, ended_now, gone | untold, woken(records))
     return Decision((*records, *told), tuple(effects))
 
 

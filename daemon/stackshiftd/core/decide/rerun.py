@@ -189,7 +189,8 @@ def retry(state: State, command: c.RetryRun, _now_us: int) -> Decision:
     replaced = frozenset(command.replaced)
     undoing = goes_on_undoing(run) and command.from_step is None and not replaced
     if undoing:
-        reused, repeated = list(run.calls), [run.failed_step] if run.failed_step else []
+        repeated = [*([run.failed_step] if run.failed_step else []), *_dead_waits(state, run)]
+        reused = [name for name in run.calls if name not in repeated]
     else:
         reused, repeated = plan(state, run, command.from_step, replaced)
     record = r.RunRetried(
@@ -206,6 +207,15 @@ def retry(state: State, command: c.RetryRun, _now_us: int) -> Decision:
 def goes_on_undoing(run: Run) -> bool:
     """Did the run end because an undo failed? Then a retry tries that again."""
     return run.undoing is not None and bool(run.still_done) and run.status is Status.FAILED
+
+
+def _dead_waits(state: State, run: Run) -> list[str]:
+    """The waits under way that a retry does not go on with."""
+    return [
+        name
+        for name, call in run.calls.items()
+        if call.phase is Phase.WAITING and _repeats(state, call, None)
+    ]
 
 
 def _undos(run: Run) -> list[str]:
