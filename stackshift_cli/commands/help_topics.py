@@ -146,10 +146,11 @@ prints its line for the crontab: with full paths and the project, and with % as 
 in single quotes. Without them, your shell replaces $(date +%F) before cron ever sees it, and the
 key would be today's for ever.
 
-The daemon can also start jobs by itself: declare a job with a schedule, then
-run stackshift schedules list.
+The daemon can also start jobs by itself, and commands, without cron:
 
-  @stackshift.job(schedule="*/5 * * * *")
+  @stackshift.job(schedule="*/5 * * * *")                     a job, in its code
+  stackshift schedules add x --cron "*/5 * * * *" -- ./x.sh   a command
+  stackshift crontab import --dry-run                         all that crontab -l has
 """,
     "timeline": """\
 How to read the picture of a run
