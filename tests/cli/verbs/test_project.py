@@ -61,8 +61,12 @@ def test_init_overwrites_nothing(shell: Shell, tmp_path: Path, there: str) -> No
     assert not (shell.directory / ".gitignore").exists()
 
 
+NEEDED_OF_SCHEDULES = 'cron = "0 2 * * *"\njob = "hello"'
+
+
 def test_every_setting_of_the_commented_file_is_one(tmp_path: Path) -> None:
-    """Without the comment signs, each line with a default is a valid setting."""
+    """Without the comment signs, each line with a default is a valid setting; tables that need
+    one without a default have it."""
     from stackshift_cli.verbs.project import commented_settings
     from stackshift_jobs.project.config import KEYS, load_config
 
@@ -73,6 +77,8 @@ def test_every_setting_of_the_commented_file_is_one(tmp_path: Path) -> None:
         else line
         for line in text.splitlines()
     ]
+    needed = {"[notify.NAME]": 'command = "true"', "[schedules.NAME]": NEEDED_OF_SCHEDULES}
+    lines = [f"{line}\n{needed[line]}" if line in needed else line for line in lines]
     (tmp_path / "stackshift.toml").write_text("\n".join(lines))
     assert load_config(tmp_path).workers.slots == 16
     assert load_config(tmp_path).queues["NAME"].rate_burst == 1
