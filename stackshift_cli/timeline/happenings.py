@@ -359,6 +359,10 @@ _WORDS: Final[dict[str, Say]] = {
         "queued",
     ),
     "run.moved": _moved,
+    "run.labelled": lambda r, _: (
+        "",
+        "labelled " + " ".join(f"{name}={text}" for name, text in r["labels"].items()),
+    ),
     "run.held": _plain("waiting", "no worker has its job; it waits for one"),
     "run.completed": _run_completed,
     "run.failed": _run_failed,

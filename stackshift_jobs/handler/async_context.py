@@ -11,7 +11,7 @@ from typing import Any, Generic, NoReturn, TypeVar, overload
 from uuid import UUID, uuid4
 
 from stackshift_jobs.handler import steps, waits
-from stackshift_jobs.handler.async_state import AsyncRunEvents, AsyncRunState
+from stackshift_jobs.handler.async_state import AsyncRunEvents, AsyncRunState, called, identify
 from stackshift_jobs.handler.command import (
     CommandResult,
     UndoProgram,
@@ -25,11 +25,13 @@ from stackshift_jobs.handler.ports import AsyncPort, awaited
 from stackshift_jobs.handler.progress import report
 from stackshift_jobs.handler.race import first_awaited
 from stackshift_jobs.handler.replay import Pass
+from stackshift_jobs.handler.requests import labelling
 from stackshift_jobs.handler.undo import Undo
 from stackshift_jobs.handler.undo import undo as undo_terms
 from stackshift_jobs.handler.waits import OnTimeout, WhenParentEnds
 from stackshift_jobs.retry import Retry
 from stackshift_jobs.values.durations import Duration, instant_us, milliseconds, to_datetime
+from stackshift_jobs.values.labels import check_labels
 from stackshift_jobs.values.secrets import Secret
 from stackshift_jobs.values.stored import Event
 
@@ -68,6 +70,19 @@ class AsyncJobContext(Generic[P]):
         key = self._pass.identify_read("uuid")
         made = steps.read_value(self._pass, key, lambda: str(uuid4()))
         return UUID(await awaited(made, self._port, key))
+
+    def label(
+        self, labels: Mapping[str, str] | None = None, /, **more: str
+    ) -> Coroutine[Any, Any, None]:
+        """Give this run labels. See `JobContext.label`."""
+        given = check_labels({**(labels or {}), **more})
+        subject = ",".join(sorted(given))
+        key = identify(self._pass, "label", subject)
+        made = labelling(self._pass, key, given, self._note_labels)
+        return called(self._pass, self._port, key, subject, "label", made)
+
+    def _note_labels(self, labels: dict[str, str]) -> None:
+        self.labels = self.labels | labels
 
     async def progress(
         self, done: float, total: float | None = None, message: str | None = None

@@ -38,12 +38,12 @@ class _Calls:
         self, subject: str, call: Call, give: Callable[[Any], Any], name: str | None
     ) -> Coroutine[Any, Any, Any]:
         """`call`, about `subject`; returns its result, converted by `give`."""
-        step = _identify(self._pass, call[0], subject, name)
+        step = identify(self._pass, call[0], subject, name)
         made = given(ask(self._pass, step, call), give)
-        return _called(self._pass, self._port, step, subject, call[0], made)
+        return called(self._pass, self._port, step, subject, call[0], made)
 
 
-def _identify(pass_: Pass, method: str, subject: str, name: str | None = None) -> str:
+def identify(pass_: Pass, method: str, subject: str, name: str | None = None) -> str:
     """As `Pass.identify_call`. Raises `Usage` in an event loop of the step's own, where the call
     could not be awaited."""
     step = pass_.identify_call(method, subject, name=name)
@@ -63,9 +63,11 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return None  # a `def` function on a thread; what it returns is awaited on the loop
 
 
-def _called(
+def called(
     pass_: Pass, port: AsyncPort, step: str, subject: str, method: str, made: Steps
 ) -> Coroutine[Any, Any, Any]:
+    """The call `made`, for the handler to await; until then it counts as forgotten. In the function
+    of a step (`step` is empty) it is one of that step."""
     if step:
         call = pass_.unawaited[step] = awaited(made, port, step, pass_.unawaited)
         return call
@@ -131,17 +133,17 @@ class AsyncRunState(_Calls):
     ) -> Coroutine[Any, Any, list[StateChange]]:
         """The last `limit` changes of the entry at `key`, newest first, as far back as the journal
         goes."""
-        step = _identify(self._pass, "state.history", key, name)
+        step = identify(self._pass, "state.history", key, name)
         made = ask_all(self._pass, step, state.history(key, limit))
-        return _called(self._pass, self._port, step, key, "state.history", made)
+        return called(self._pass, self._port, step, key, "state.history", made)
 
     def list(
         self, prefix: str = "", *, name: str | None = None
     ) -> Coroutine[Any, Any, list[StateEntry]]:
         """All entries whose key begins with `prefix`, in the order of their keys."""
-        step = _identify(self._pass, "state.list", prefix, name)
+        step = identify(self._pass, "state.list", prefix, name)
         made = ask_all(self._pass, step, state.listing(prefix))
-        return _called(self._pass, self._port, step, prefix, "state.list", made)
+        return called(self._pass, self._port, step, prefix, "state.list", made)
 
     def lock(
         self,
@@ -217,6 +219,6 @@ class AsyncRunLock(Block):
 
     def extend(self, ttl: Duration) -> Coroutine[Any, Any, None]:
         """Hold the lock for `ttl` from now on. Raises `LockLost` if the run has lost it."""
-        step = _identify(self._pass, "lock.extend", self.key)
+        step = identify(self._pass, "lock.extend", self.key)
         made = self._extending(step, ttl)
-        return _called(self._pass, self._port, step, self.key, "lock.extend", made)
+        return called(self._pass, self._port, step, self.key, "lock.extend", made)

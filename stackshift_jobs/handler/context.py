@@ -28,12 +28,14 @@ from stackshift_jobs.handler.ports import Port, drive
 from stackshift_jobs.handler.progress import report
 from stackshift_jobs.handler.race import first
 from stackshift_jobs.handler.replay import Pass, Unwinding
+from stackshift_jobs.handler.requests import labelling
 from stackshift_jobs.handler.state import RunEvents, RunState
 from stackshift_jobs.handler.undo import Undo
 from stackshift_jobs.handler.undo import undo as undo_terms
 from stackshift_jobs.handler.waits import OnTimeout, WhenParentEnds
 from stackshift_jobs.retry import Retry
 from stackshift_jobs.values.durations import Duration, instant_us, milliseconds, to_datetime
+from stackshift_jobs.values.labels import check_labels
 from stackshift_jobs.values.secrets import Secret
 from stackshift_jobs.values.stored import Event
 
@@ -112,6 +114,20 @@ class JobContext(Generic[P]):
         object. Raises `Usage` for a number that is not finite."""
         if not self._pass.replaying:
             self._port.progress(*report(done, total, message, self._pass.secrets))
+
+    def label(self, labels: Mapping[str, str] | None = None, /, **more: str) -> None:
+        """Give this run labels, beside those that it has: `ctx.label(customer="c_1")`. They are
+        recorded once, `runs list --label` finds the run by them from now on, and `ctx.labels` has
+        them. In the function of a step they are given at once, and again if it runs again, and
+        `ctx.labels` stays as it is. A mapping is for names that are no words of Python. Raises
+        `Usage` for what no start takes either: more than 32, or a value that is not text.
+        """
+        given = check_labels({**(labels or {}), **more})
+        key = self._pass.identify_call("label", ",".join(sorted(given)))
+        drive(labelling(self._pass, key, given, self._note_labels), self._port)
+
+    def _note_labels(self, labels: dict[str, str]) -> None:
+        self.labels = self.labels | labels
 
     def continue_as(self, payload: Any = None) -> NoReturn:
         """End this run as completed, and start the next run of this job with `payload`, in one

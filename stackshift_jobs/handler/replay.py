@@ -327,6 +327,7 @@ def written_as(method: str) -> str:
 
 _METHODS: Final = {
     "event.send": "ctx.events.send",
+    "label": "ctx.label",
     "lock": "ctx.state.lock",
     "lock.extend": "lock.extend",
 }

@@ -40,6 +40,16 @@ def given(made: Steps, give: Callable[[Any], Any]) -> Steps:
     return give((yield from made))
 
 
+def labelling(
+    pass_: Pass, key: str, labels: dict[str, str], note: Callable[[dict[str, str]], None]
+) -> Steps:
+    """Give the run `labels`; `note` gets them, if that is on record as a call of the handler."""
+    yield from ask(pass_, key, ("run.label", {"labels": labels}))
+    if key:
+        note(labels)
+    return None
+
+
 def ask_all(pass_: Pass, key: str, calls: Generator[Call, Any, Any]) -> Steps:
     """The result of several calls, such as the pages of one list. Each is recorded separately."""
     number, step = 0, key

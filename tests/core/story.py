@@ -345,6 +345,11 @@ class Story:
         tried = self._tried(run, step)
         return self.do(c.CheckpointStep(run, self.token(run), 7, step, raw(value), tried))
 
+    def labels(self, run: str, step: str, **labels: str) -> Decision:
+        """The handler labels its run; in the function of a step if `step` is empty."""
+        asking = {"run": run, "token": self.token(run), "call": 7, "step": step}
+        return self.do(c.LabelRun(**asking, labels=labels))  # type: ignore[arg-type]
+
     def reads(self, run: str, step: str, value: Any) -> Decision:
         """A read of the handler gives `value`."""
         return self.do(c.RecordValue(run, self.token(run), 7, step, raw(value)))

@@ -74,6 +74,7 @@ def _one_run(made: ScheduledStory) -> None:
     made.tick(to="1s")
     made.do(c.CompleteStep(run, token(run), 3, "convert", Raw(b'"x"'), 5, 2, "d1"))
     made.reads(run, "[now]", "2026-11-22T08:00:00Z")
+    made.labels(run, "[label customer]", customer="c_1")
     made.do(c.ReportProgress(run, token(run), 1.5, 3.0, "half"))
     child = made.calls(run, "child")
     assert made.assign() == child

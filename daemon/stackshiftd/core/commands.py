@@ -284,6 +284,12 @@ class ReleaseLock(Asking, frozen=True, kw_only=True):
     force: bool = False
 
 
+class LabelRun(Asking, frozen=True, kw_only=True):
+    """Give the run that asks these labels, beside those that it has."""
+
+    labels: dict[str, str]
+
+
 class CheckLock(Asking, frozen=True, kw_only=True):
     """Check that the run still holds the lock it acquired by the call `lock`; if not, the call
     `step` is refused."""
@@ -768,6 +774,7 @@ FromBoth = (
     | ExtendLock
     | ReleaseLock
     | CheckLock
+    | LabelRun
     | SendEvent
     | AwaitEvent
 )

@@ -261,6 +261,16 @@ class RunMoved(Record, frozen=True, tag="run.moved"):
     deadline_at: str | None = None
 
 
+class RunLabelled(Record, frozen=True, tag="run.labelled"):
+    """The run was given these labels, beside those that it has, by its handler. `step` is the call,
+    empty in the function of a step."""
+
+    run: str
+    attempt: int
+    step: str
+    labels: dict[str, str]
+
+
 class RunHeld(Record, frozen=True, tag="run.held"):
     """It was its turn, but no worker has its job any more; it waits until one does."""
 
@@ -976,6 +986,7 @@ AnyRecord = (
     | RunQueued
     | RunMoved
     | RunHeld
+    | RunLabelled
     | RunCompleted
     | RunFailed
     | RunCancelled

@@ -177,6 +177,11 @@ def _moved(row: RunRow, _entry: r.Entry, record: r.RunMoved) -> bool:
     return False
 
 
+def _labelled(row: RunRow, _entry: r.Entry, record: r.RunLabelled) -> bool:
+    row.labels = row.labels | record.labels
+    return False
+
+
 def _dispatched(row: RunRow, entry: r.Entry, record: r.AttemptStarted | r.AttemptResumed) -> bool:
     row.attempt, row.code = record.attempt, record.code
     row.started_us = row.started_us or entry.at_us
@@ -199,6 +204,7 @@ def _lengthened(row: RunRow, _entry: r.Entry, _record: r.AnyRecord) -> bool:
 _BY_TYPE: Final[dict[type[r.Record], Callable[[RunRow, r.Entry, Any], bool]]] = {
     r.RunRetried: _retried,
     r.RunMoved: _moved,
+    r.RunLabelled: _labelled,
     r.AttemptStarted: _dispatched,
     r.AttemptResumed: _dispatched,
     r.RunCompleted: _finished,

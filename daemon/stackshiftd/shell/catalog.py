@@ -22,6 +22,7 @@ from stackshift_jobs.errors import (
 from stackshift_jobs.project.config import Config
 from stackshift_jobs.values.durations import MAX_DURATION_MS, parse_time
 from stackshift_jobs.values.json_schema import FORMATS
+from stackshift_jobs.values.labels import check_labels
 from stackshift_jobs.values.limits import KEY_TTL_MS, MAX_PRIORITY, ON_DUPLICATE
 from stackshift_jobs.values.names import check_key, check_name, one_of
 from stackshift_jobs.values.strict_json import canonical, dumps, loads
@@ -43,7 +44,6 @@ from stackshiftd.worker.code_files import CodeFile
 from stackshiftd.worker.frames import FailedModule, Greeting, JobFacts
 
 MAX_ATTEMPTS: Final = 1_000_000
-MAX_LABELS: Final = 32
 
 
 class StartParams(msgspec.Struct, forbid_unknown_fields=True):
@@ -225,7 +225,7 @@ class Catalog:
             timeout_ms=_limit(params.timeout_ms, job.timeout_ms, "timeout_ms"),
             priority=priority,
             concurrency_key=_filled(job.concurrency_key, value, "concurrency key"),
-            labels=_labels(params.labels),
+            labels=check_labels(params.labels),
             due_us=due(params.delay_ms, params.scheduled_at, now_us),
             key=key,
             key_ttl_ms=self._key_ttl(job, params) if key is not None else 0,
@@ -356,16 +356,6 @@ def _is_plainly_strict(text: bytes) -> bool:
         and _HUGE.search(text) is None
         and b"\\u" not in text  # May be an unpaired surrogate.
     )
-
-
-def _labels(labels: dict[str, str]) -> dict[str, str]:
-    if len(labels) > MAX_LABELS:
-        raise Usage(f"there are {len(labels)} labels; the limit is {MAX_LABELS}")
-    for name, text in labels.items():
-        check_name(name, "label")
-        if text:
-            check_key(text, "a label's value")
-    return labels
 
 
 def _limit(given_ms: int | None, of_job_ms: int | None, what: str) -> int:

@@ -19,6 +19,7 @@ from msgspec.json import Decoder
 from stackshift_jobs.errors import Usage
 from stackshift_jobs.project.config import Config
 from stackshift_jobs.values.durations import MAX_DURATION_MS, parse_time
+from stackshift_jobs.values.labels import check_labels
 from stackshift_jobs.values.limits import (
     EVENT_TTL_MS,
     KEY_TTL_MS,
@@ -149,6 +150,12 @@ class CheckLock(Params):
     lock: str
 
 
+class LabelRun(Params):
+    """The params of `run.label`, for handlers only: the labels that the run is given."""
+
+    labels: dict[str, str]
+
+
 class Requests:
     """Turns params into commands."""
 
@@ -168,6 +175,7 @@ class Requests:
             ExtendLock: self.extend,
             ReleaseOwnLock: self.release_own,
             CheckLock: self.check,
+            LabelRun: self.label,
         }
         self._of_handlers = {
             method: (Decoder(params).decode, makers[params])
@@ -183,6 +191,7 @@ class Requests:
                 "lock.extend": ExtendLock,
                 "lock.release": ReleaseOwnLock,
                 "lock.check": CheckLock,
+                "run.label": LabelRun,
             }.items()
         }
 
@@ -290,6 +299,12 @@ class Requests:
             timeout_ms=_ttl(params.timeout_ms, "timeout_ms"),
             on_timeout=params.on_timeout,
         )
+
+    # --- Labels ----------------------------------------------------------------------------
+
+    def label(self, params: LabelRun, _strict: bool = True) -> c.LabelRun:
+        """Give a run labels."""
+        return c.LabelRun(labels=check_labels(params.labels))
 
     # --- Locks -----------------------------------------------------------------------------
 

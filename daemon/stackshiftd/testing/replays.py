@@ -121,7 +121,9 @@ def _call(record: r.AnyRecord) -> Asked | None:
             return Asked(record.step, "")
         case r.ValueRecorded():
             return Asked(record.step, "value")
-        case r.StateSet() | r.StateDeleted() | r.LockExtended() | r.EventReceived():
+        case (
+            r.StateSet() | r.StateDeleted() | r.LockExtended() | r.EventReceived() | r.RunLabelled()
+        ):
             return Asked(record.step, "value") if record.step else None
     return None
 
@@ -152,7 +154,7 @@ def _next(cut: Cut) -> r.AnyRecord | None:
 
 def _is_of_a_function(record: r.AnyRecord) -> bool:
     """Did the function of a step do this itself?"""
-    acts = (r.StateSet, r.StateDeleted, r.LockExtended, r.EventReceived)
+    acts = (r.StateSet, r.StateDeleted, r.LockExtended, r.EventReceived, r.RunLabelled)
     return isinstance(record, acts) and not record.step
 
 

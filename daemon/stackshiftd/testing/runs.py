@@ -130,7 +130,7 @@ class Run:
 
     @property
     def labels(self) -> dict[str, str]:
-        """The labels it was started with."""
+        """Its labels: those it was started with, and those that its handler has given it."""
         return dict(self.json["labels"])
 
     @property

@@ -462,7 +462,9 @@ class Histories(RuleBasedStateMachine):
         self.story.sleeps(run.id, f"nap#{self.story.state.seq}", SPANS[pick % len(SPANS)])
 
     def reads(self, run: Run, pick: int) -> None:
-        """The handler records a value and reports progress."""
+        """The handler records a value, labels its run and reports progress."""
+        name = f"[label a]#{self.story.state.seq}" if pick % 2 else ""
+        self.story.labels(run.id, name, a=str(pick), **{f"l{pick % 40}": ""})
         self.story.reads(run.id, f"[now]#{self.story.state.seq}", pick)
         self.story.do(c.ReportProgress(run.id, run.token, 1.0))
 

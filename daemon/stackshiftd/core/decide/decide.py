@@ -22,6 +22,7 @@ from stackshiftd.core.decide import (
     entries,
     events,
     expectations,
+    labels,
     locks,
     moves,
     queues,
@@ -95,6 +96,7 @@ _BY_TYPE: Final[dict[type[c.Command], Decide]] = {
             c.ExtendLock: locks.extend,
             c.ReleaseLock: locks.release,
             c.SendEvent: events.send,
+            c.LabelRun: labels.label,
         }
     ),
     c.WithdrawLock: locks.withdraw,

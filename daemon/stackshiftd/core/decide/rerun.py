@@ -282,7 +282,7 @@ def fork(state: State, command: c.ForkRun, now_us: int) -> Decision:
         concurrency_key=source.concurrency_key
         if command.concurrency_key is None
         else command.concurrency_key,
-        labels=source.labels,
+        labels=source.labels if reused or source.first_labels is None else source.first_labels,
         unique=unique,
         deadline_at=rfc3339(now_us + source.deadline_span_us) if source.deadline_span_us else None,
         forked_from=source.id,

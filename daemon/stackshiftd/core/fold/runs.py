@@ -16,7 +16,7 @@ from stackshiftd.core import records as r
 from stackshiftd.core.fold import alerts
 from stackshiftd.core.fold.attempts import drop_finished, forget_failed, free_slot
 from stackshiftd.core.fold.calls import await_call, forget_waits, withdraw_takers
-from stackshiftd.core.fold.recorded import keep, size
+from stackshiftd.core.fold.recorded import keep, remember, size
 from stackshiftd.core.fold.transitions import move
 from stackshiftd.core.state.alerts import is_message
 from stackshiftd.core.state.state import (
@@ -83,6 +83,9 @@ def created(state: State, entry: r.Entry, record: r.RunCreated, source: Run | No
         for call in run.calls.values():
             call.undo = False  # What the source has done is not the fork's to undo.
         run.tries = _without(source.tries, record.afresh)
+        if any(name not in record.forgotten for name in source.calls):
+            # What it reuses was decided by these.
+            run.first_labels = source.first_labels
     state.enter(run)
     if run.unique and run.continues is not None:
         state.unique.follow(run.unique, run.id, run.continues)
@@ -219,6 +222,14 @@ def _set_due(state: State, run: Run, due_us: int) -> None:
             state.postpone_unique(run)
         run.scheduled_us = run.place_us = due_us
         state.set_timer(due_us, run.id)
+
+
+def _labelled(state: State, entry: r.Entry, record: r.RunLabelled) -> None:
+    run = state.runs[record.run]
+    if run.first_labels is None:
+        run.first_labels = run.labels
+    run.labels = run.labels | record.labels
+    remember(state, record.run, record.step, entry, b"null")
 
 
 def _held(state: State, _entry: r.Entry, record: r.RunHeld) -> None:
@@ -390,6 +401,7 @@ BY_TYPE: Final[dict[type[r.Record], Callable[[State, r.Entry, Any], None]]] = {
     r.RunQueued: _queued,
     r.RunMoved: _moved,
     r.RunHeld: _held,
+    r.RunLabelled: _labelled,
     r.RunCompleted: _completed,
     r.RunFailed: _failed,
     r.RunCancelled: _cancelled,

@@ -328,6 +328,8 @@ class Run(msgspec.Struct):
     """When it was found to be late, since then; 0 if it was not."""
     locks: tuple[str, ...] = ()
     """Keys of the locks that it holds."""
+    first_labels: dict[str, str] | None = None
+    """Those that a pass of its handler begins with, if it has given the run others since."""
 
     @property
     def finished(self) -> bool:

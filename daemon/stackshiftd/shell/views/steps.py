@@ -377,6 +377,7 @@ _BY_TYPE: Final[dict[type[r.Record], Callable[[Steps, Entry, Any], None]]] = {
     r.LockExtended: _written(lambda record: record.expires_at),
     r.StateSet: _written(lambda record: Raw(written_json(record))),
     r.StateDeleted: _written(lambda _record: True),
+    r.RunLabelled: _written(lambda record: record.labels),
     r.EventReceived: _written(lambda record: Raw(sent_json(record))),
 }
 

@@ -89,7 +89,7 @@ def execute(run: Run, read: Callable[[Body], bytes]) -> Execute:
         queue=run.queue,
         attempt=run.attempt,
         payload=Raw(read(run.payload)),
-        labels=run.labels,
+        labels=run.labels if run.first_labels is None else run.first_labels,
         key=run.key,
         scheduled_at_us=run.scheduled_us,
         attempt_us=run.attempt_us,
