@@ -1,4 +1,8 @@
-"""A PostgreSQL server of the tests' own: in a temporary directory, on a port of this machine."""
+"""A PostgreSQL server of the tests' own: in a temporary directory, on a port of this machine.
+
+Its programs are the newest below /usr/lib/postgresql, or those in the folder that
+STACKSHIFT_POSTGRES names (`make cluster-test` tries several versions).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,10 @@ from typing import Any
 
 from helpers.deadline import wait_until
 
-_PLACES = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+FOLDER = os.environ.get("STACKSHIFT_POSTGRES")
+_PLACES = (
+    [Path(FOLDER)] if FOLDER else sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+)
 
 
 def _program(name: str) -> str | None:
@@ -32,6 +39,8 @@ INITDB = _program("initdb")
 POSTGRES = _program("postgres")
 MISSING = "PostgreSQL (initdb) or asyncpg is not installed"
 IS_THERE = INITDB is not None and POSTGRES is not None and _driver()
+CAN_COPY = IS_THERE and _program("pg_basebackup") is not None
+MISSING_COPY = f"{MISSING}, or pg_basebackup is not"
 
 
 class Postgres:
@@ -39,7 +48,14 @@ class Postgres:
     run as root, so there it runs as `postgres`."""
 
     def __init__(self, root: Path) -> None:
+        self._prepare(root, None)
+        assert INITDB is not None
+        made = [INITDB, "-D", str(self._data), "-A", "trust", "-U", "postgres", "-E", "UTF8", "-N"]
+        self._run(made)
+
+    def _prepare(self, root: Path, port: int | None) -> None:
         root.mkdir(parents=True)
+        self._process: subprocess.Popen[bytes] | None = None
         self.root = root
         self._data = root / "data"
         self._as: dict[str, Any] = {}
@@ -47,13 +63,11 @@ class Postgres:
             self._as = {"user": "postgres", "group": "postgres"}
         if self._as:
             shutil.chown(root, "postgres", "postgres")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        assert INITDB is not None
-        made = [INITDB, "-D", str(self._data), "-A", "trust", "-U", "postgres", "-E", "UTF8", "-N"]
-        self._run(made)
-        self._process: subprocess.Popen[bytes] | None = None
+        if port is None:
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                port = free.getsockname()[1]
+        self.port: int = port
 
     @property
     def url(self) -> str:
@@ -83,10 +97,39 @@ class Postgres:
         wait_until(self._answers, f"PostgreSQL to answer: {(self.root / 'log').read_text()}")
 
     def _answers(self) -> bool:
-        ready = _program("pg_isready")
-        assert ready is not None
-        command = [ready, "-h", "127.0.0.1", "-p", str(self.port)]
-        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+        import asyncpg
+
+        try:
+            self.sql("SELECT 1")
+        except (OSError, asyncpg.PostgresError):
+            return False
+        return True
+
+    def attach(self, root: Path, port: int | None = None) -> Postgres:
+        """A standby of it, in `root`, which runs. From then on no commit is told before the standby
+        has it."""
+        standby = Postgres.__new__(Postgres)
+        standby._prepare(root, port)
+        copy = _program("pg_basebackup")
+        assert copy is not None
+        source = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres"]
+        standby._run([copy, *source, "-D", str(standby._data), "-R", "-X", "stream", "-c", "fast"])
+        standby.start()
+        self.sql("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        self.sql("SELECT pg_reload_conf()")
+        wait_until(self._is_synchronous, "the standby to be synchronous")
+        return standby
+
+    def _is_synchronous(self) -> bool:
+        counted = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"
+        return bool(self.value(counted) == 1)
+
+    def promote(self) -> None:
+        """Make this standby the primary, which has no standby itself."""
+        # Read by the server that is promoted: from here on nobody could confirm its commits.
+        self.sql("SELECT pg_promote(true)")
+        self.sql("ALTER SYSTEM RESET synchronous_standby_names")
+        self.sql("SELECT pg_reload_conf()")
 
     def stop(self) -> None:
         """End it at once, with all connections; idempotent."""
@@ -97,14 +140,20 @@ class Postgres:
 
     def sql(self, statement: str) -> None:
         """Have it run a statement."""
+        self.value(statement)
+
+    def value(self, statement: str) -> Any:
+        """The first column of the first row that a statement gives; None if it gives none."""
         import asyncpg
 
-        async def run() -> None:
+        async def run() -> Any:
             connection = await asyncpg.connect(self.url)
-            await connection.execute(statement)
-            await connection.close()
+            try:
+                return await connection.fetchval(statement)
+            finally:
+                await connection.close()
 
-        asyncio.run(run())
+        return asyncio.run(run())
 
     def freeze(self, signal_number: int) -> None:
         """Send a signal to all of its processes: SIGSTOP or SIGCONT."""

@@ -16,6 +16,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import Any, Final
 
 from stackshift_jobs.errors import (
@@ -457,16 +458,20 @@ class _Line:
 
         tries = [asyncio.ensure_future(connected(url)) for url in hosts_of(self._url)]
         failed: BaseException | None = None
+        found = None
         try:
             for each in asyncio.as_completed(tries):
                 try:
-                    return await each
+                    found = await each
+                    return found
+                except asyncpg.TargetServerAttributeNotMatched:
+                    failed = failed or DatabaseUnavailable("only standbys answer")
                 except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as no:
                     failed = no
         finally:
-            for each in tries:
-                if not each.done():
-                    each.cancel()
+            for one in tries:
+                one.add_done_callback(partial(_close_unless, found))
+                one.cancel()
         assert failed is not None
         if isinstance(failed, asyncpg.InvalidAuthorizationSpecificationError):
             raise BadConfiguration(f"{masked(self._url)}: {_words(failed)}", key="journal.url")
@@ -487,6 +492,12 @@ class _Line:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.terminate()
+
+
+def _close_unless(found: Any, tried: asyncio.Future[Any]) -> None:
+    """Close a connection that was made beside the one that is used."""
+    if not tried.cancelled() and tried.exception() is None and tried.result() is not found:
+        tried.result().terminate()
 
 
 def _forget(asked: asyncio.Future[Any]) -> None:
