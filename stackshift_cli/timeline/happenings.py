@@ -414,6 +414,8 @@ _WORDS: Final[dict[str, Say]] = {
         f"schedule {r['schedule']} {r['timezone']}" + _until(r, c, "next_at", "next at"),
     ),
     "schedule.fired": _fired,
+    "schedule.booted": _plain("", "schedule @reboot: the machine has started"),
+    "schedule.removed": _plain("cancelled", "schedule removed"),
     "schedule.retired": _plain("cancelled", "schedule retired: the code no longer has it"),
     "schedule.paused": _plain("waiting", "schedule paused"),
     "schedule.resumed": lambda r, c: ("", "schedule resumed" + _until(r, c, "next_at", "next at")),

@@ -60,7 +60,7 @@ def test_hint_that_would_ask_for_too_many_lists_them() -> None:
     """`list` belongs to most nouns."""
     hint = unknown(Called("", "list", [])).hint
     assert hint.startswith("one of: stackshift runs list, ")
-    assert unknown(Called("", "zzz", [])).hint.startswith("one of: cluster, ")
+    assert unknown(Called("", "zzz", [])).hint.startswith("one of: checkpoint, cluster, ")
 
 
 JOBS = """

@@ -12,6 +12,15 @@ from stackshiftd.core.state.state import Status
 
 NAMES = [type(command).__name__ for command in from_worker("", 0)]
 
+ENDS = (
+    "ConfirmStop",
+    "CompleteRun",
+    "ContinueRun",
+    "FailAttempt",
+    "FinishCancel",
+    "FinishUndo",
+)
+
 
 def of(run: str, token: int, name: str) -> c.Command:
     """The command called `name` among all that a worker can give for this execution."""
@@ -51,7 +60,7 @@ def test_cancelled_handler_can_only_stop(name: str) -> None:
     story.assign()
     story.cancel(run)
     story.do(of(run, story.token(run), name))
-    if name in ("ConfirmStop", "CompleteRun", "ContinueRun", "FailAttempt"):
+    if name in ENDS:
         assert story.recorded() == ["attempt.stopped"]
         assert story.state.runs == {}
     else:
@@ -69,8 +78,7 @@ def test_handler_past_its_time_can_only_stop(name: str) -> None:
     story.assign()
     story.tick(to="1s")
     story.do(of(run, story.token(run), name))
-    stops = name in ("ConfirmStop", "CompleteRun", "ContinueRun", "FailAttempt")
-    assert story.recorded() == (["attempt.stopped"] if stops else [])
+    assert story.recorded() == (["attempt.stopped"] if name in ENDS else [])
     assert story.run(run).calls == {}
     assert story.status(run) is Status.RETRYING
 
