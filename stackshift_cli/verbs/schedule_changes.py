@@ -15,7 +15,7 @@ from stackshift_cli.verbs.jobs import say_boot_hint
 from stackshift_cli.verbs.programs import command_words, surroundings
 from stackshift_jobs.errors import Usage
 from stackshift_jobs.values.limits import MAX_ATTEMPTS
-from stackshift_jobs.values.names import EXEC_JOB, NAME_LABEL, program_label
+from stackshift_jobs.values.names import EXEC_JOB, NAME_LABEL
 
 
 def add(session: Session, given: Given) -> int:
@@ -74,7 +74,7 @@ def _of_command(given: Given) -> dict[str, Any]:
     payload: dict[str, Any] = {"command": command, **surroundings(given)}
     if (timeout_ms := given.duration_ms("timeout")) is not None:
         payload["timeout_ms"] = timeout_ms
-    options = _options(given) | {"labels": {NAME_LABEL: program_label(command[0])}}
+    options = _options(given) | {"labels": {NAME_LABEL: given.word("name")}}
     return {"job": EXEC_JOB, "payload": payload, "options": options}
 
 

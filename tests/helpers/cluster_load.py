@@ -113,6 +113,17 @@ class Pair:
 
         return str(wait_until(begun, "a start to be acknowledged"))
 
+    def finish(self, run: str) -> Any:
+        """Wait for the end of a run, also where the daemon has no database yet; its result."""
+
+        def ended() -> Any:
+            with suppress(DaemonUnavailable, DatabaseUnavailable, HostUnreachable, Fenced):
+                return [self.leader.finish(run)["result"]]
+            return None
+
+        [result] = wait_until(ended, "a run to end")
+        return result
+
     def close(self) -> None:
         """Take the cables away."""
         for cables in self.cables.values():
@@ -185,7 +196,7 @@ def keep_promises(pair: Pair, blow: Callable[[Pair], None], *, may_begin_again: 
     reader.stop()
     print(f"{reader.reads} reads")
     assert reader.stale == []
-    results = [pair.leader.finish(run)["result"] for run in runs]
+    results = [pair.finish(run) for run in runs]
     assert results == list(range(len(runs)))
     assert pair.leader.call("state.get", key="orders")["value"] == len(runs)
     last = ledgers[pair.leader]

@@ -198,7 +198,7 @@ def test_file_declares_schedules(make_project: Make, clock: WallClock) -> None:
         runs(project, 1)
         clock.jump("1h")
         first, second = runs(project, 2)
-        assert (first["job"], first["labels"]) == ("exec", {"name": "echo"})
+        assert (first["job"], first["labels"]) == ("exec", {"name": "cleanup"})
         assert (second["job"], second["payload"]) == ("nightly", {"all": False})
     (project.root / "stackshift.toml").write_text(scenery.CONFIG)
     with serving(project, clock):

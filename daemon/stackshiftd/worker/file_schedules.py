@@ -8,7 +8,7 @@ from msgspec import Raw
 from stackshift_jobs.errors import BadConfiguration, Usage
 from stackshift_jobs.project.config import Config, ScheduleSection
 from stackshift_jobs.project.locate import CONFIG_FILE
-from stackshift_jobs.values.names import EXEC_JOB, NAME_LABEL, program_label
+from stackshift_jobs.values.names import EXEC_JOB, NAME_LABEL
 from stackshiftd.core.commands import ScheduleTerms, StartOptions
 from stackshiftd.core.decide.ticks import clock_of
 from stackshiftd.core.state.schedules import IN_FILE
@@ -26,15 +26,15 @@ def file_schedules(config: Config) -> dict[str, ScheduleTerms]:
             raise BadConfiguration(
                 f"{where}: schedules.{name}: {bad.message}", hint=bad.hint, file=where
             ) from bad
-        found[name] = _terms(section)
+        found[name] = _terms(name, section)
     return found
 
 
-def _terms(section: ScheduleSection) -> ScheduleTerms:
+def _terms(name: str, section: ScheduleSection) -> ScheduleTerms:
     job, payload = section.job or EXEC_JOB, (section.payload or "{}").encode()
     labels: dict[str, str] = {}
     if section.command is not None:
-        labels = {NAME_LABEL: program_label(section.command[0])}
+        labels = {NAME_LABEL: name}
         payload = msgspec.json.encode({"command": section.command})
     return ScheduleTerms(
         schedule=" ".join(section.cron.split()),
