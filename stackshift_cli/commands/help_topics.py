@@ -150,7 +150,7 @@ The daemon can also start jobs by itself, and commands, without cron:
 
   @stackshift.job(schedule="*/5 * * * *")                     a job, in its code
   stackshift schedules add x --cron "*/5 * * * *" -- ./x.sh   a command
-  stackshift crontab import --dry-run                         all that crontab -l has
+  stackshift crontab import --dry-run                         all that your crontab has
 """,
     "timeline": """\
 How to read the picture of a run

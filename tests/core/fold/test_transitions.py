@@ -139,6 +139,51 @@ def waiting_until_too_late(story: Story) -> str:
     return run
 
 
+def booked(story: Story) -> str:
+    """A run that executes, and has done what can be undone; its deadline is near."""
+    run = story.start(deadline="10m")
+    story.assign()
+    story.step_done(run, "flight", undo=True)
+    return run
+
+
+def booked_and_lost(story: Story) -> str:
+    """The same, queued again because its worker was stopped."""
+    run = booked(story)
+    story.lose(run, ours=True)
+    return run
+
+
+def booked_and_waiting(story: Story) -> str:
+    """The same, suspended in a sleep that ends after the deadline."""
+    run = booked(story)
+    suspended(story, run)
+    return run
+
+
+def undoing(story: Story) -> str:
+    """A run that has failed and is being undone."""
+    run = booked(story)
+    story.fails(run, retryable=False)
+    story.assign()
+    story.undoes(run)
+    return run
+
+
+def ended_gently(story: Story, run: str) -> None:
+    """Cancel the run gently; its handler ends by that."""
+    story.cancel(run, gently=True)
+    story.told(run)
+    story.ends_told(run)
+
+
+WAYS += [
+    (booked, ended_gently, (S.RUNNING, "undo.started")),
+    (booked_and_lost, lambda s, _run: s.tick(to="10m"), (S.QUEUED, "undo.started")),
+    (booked_and_waiting, lambda s, _run: s.tick(to="10m"), (S.WAITING, "undo.started")),
+    (booked, lambda s, run: s.fails(run, retryable=False), (S.RETRYING, "undo.started")),
+    (undoing, lambda s, run: s.ends_undone(run), (S.RUNNING, "run.failed")),
+]
 WAYS.append((running, suspended, (S.RUNNING, "attempt.suspended")))
 for late, status in ((late_child, S.SCHEDULED), (waiting_until_too_late, S.WAITING)):
     WAYS.append((late, lambda s, _run: s.tick(to="10m"), (status, "run.failed")))
