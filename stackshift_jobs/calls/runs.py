@@ -58,9 +58,24 @@ class RunPage(list[dict[str, Any]]):
     cursor: str | None = None
 
 
+def check_id(id: str) -> str:
+    """`id`, if it always means the same run. Raises `Usage` for `@last` and the like."""
+    if not isinstance(id, str) or not id or id.startswith("@"):
+        raise Usage(
+            f"{id!r:.80} is not the id of a run",
+            hint='runs.get("@last")["id"] is that of the newest run at this time',
+        )
+    return id
+
+
 def cancel_params(run: str, gently: bool, grace: Duration | None, children: bool) -> dict[str, Any]:
     """The params of `run.cancel`. Raises `Usage` for a grace without `gently`."""
-    params: dict[str, Any] = {"run": run}
+    return {"run": run, **cancel_terms(gently, grace, children)}
+
+
+def cancel_terms(gently: bool, grace: Duration | None, children: bool) -> dict[str, Any]:
+    """How to cancel, as params. Raises `Usage` for a grace without `gently`."""
+    params: dict[str, Any] = {}
     if gently:
         params["gently"] = True
     if grace is not None:
@@ -70,6 +85,22 @@ def cancel_params(run: str, gently: bool, grace: Duration | None, children: bool
     if children:
         params["children"] = True
     return params
+
+
+def retry_params(run: str, from_step: str | None, set: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The params of `run.retry`."""
+    params: dict[str, Any] = {"run": run}
+    if from_step is not None:
+        params["from_step"] = from_step
+    if set:
+        params["set"] = dict(set)
+    return params
+
+
+def fork_params(run: str, from_step: str | None, payload: Any) -> dict[str, Any]:
+    """The params of `run.fork`."""
+    params = {"run": run, "from_step": from_step, "payload": payload}
+    return {name: value for name, value in params.items() if value is not None}
 
 
 def wire_time(when: datetime | str) -> str:

@@ -19,15 +19,20 @@ from time import monotonic
 from typing import Any, Unpack
 
 from stackshift_jobs.calls.drive import drive_awaited
+from stackshift_jobs.calls.many_runs import BulkResult, RunFilters, change_all, filter_params
 from stackshift_jobs.calls.run_pages import detailed
 from stackshift_jobs.calls.runs import (
     MoveOptions,
     RunPage,
     StartOptions,
     cancel_params,
+    cancel_terms,
+    check_id,
+    fork_params,
     list_params,
     move_params,
     outcome,
+    retry_params,
     start_params,
 )
 from stackshift_jobs.client.batches import IN_FLIGHT, Batch, batch_failed, batch_results, batches
@@ -102,6 +107,25 @@ class AsyncRunHandle:
         queue; see `MoveOptions`. Returns False if it was there already. Raises `Conflict`."""
         return bool((await self._client.call("run.move", move_params(self.id, where)))["changed"])
 
+    async def retry(
+        self, *, from_step: str | None = None, set: Mapping[str, Any] | None = None
+    ) -> None:
+        """Retry the run, which must have failed or been cancelled, under the same id: the steps
+        that are recorded are not executed again. With `from_step`, that step and all later ones
+        are, and the run may have completed. `set` replaces results of steps, by name.
+
+        Raises `Conflict` if there is nothing to retry, `NotFound` for a step that is not recorded,
+        `PayloadRefused` for a result that JSON cannot represent, and `Usage` for one of a step that
+        has no function."""
+        await self._client.call("run.retry", retry_params(self.id, from_step, set))
+
+    async def fork(self, *, from_step: str | None = None, payload: Any = None) -> AsyncRunHandle:
+        """Start a new run of the same job that reuses what is recorded, up to `from_step` if given;
+        with another `payload` it reuses nothing. Returns its handle. Raises `NotFound` for a step
+        that is not recorded, and `PayloadRefused`."""
+        answer = await self._client.call("run.fork", fork_params(self.id, from_step, payload))
+        return AsyncRunHandle(self._client, answer["id"])
+
     async def timeline(self) -> list[dict[str, Any]]:
         """The run's journal records, oldest first."""
         return list((await self._client.runs.get(self.id, detail=True))["timeline"])
@@ -155,6 +179,44 @@ class AsyncRuns:
         page = RunPage(answer["runs"])
         page.cursor = answer["cursor"]
         return page
+
+    def handle(self, id: str) -> AsyncRunHandle:
+        """A handle of the run `id`, to wait for it and to change it. See `Runs.handle`."""
+        return AsyncRunHandle(self._client, check_id(id))
+
+    async def count(self, **filters: Unpack[RunFilters]) -> int:
+        """How many runs match; see `RunFilters`. Raises `Usage` for an unknown filter, or None."""
+        return int((await self._client.call("run.count", filter_params(filters)))["count"])
+
+    async def counts(self, by: str, **filters: Unpack[RunFilters]) -> dict[str, int]:
+        """How many of the runs that match there are of each `status`, `job` or `queue`, whichever
+        `by` is, the most first. Raises `Usage` for another word, an unknown filter, or None."""
+        params = {**filter_params(filters), "by": by}
+        return dict((await self._client.call("run.count", params))["counts"])
+
+    async def cancel_all(
+        self,
+        *,
+        gently: bool = False,
+        grace: Duration | None = None,
+        children: bool = False,
+        **filters: Unpack[RunFilters],
+    ) -> BulkResult:
+        """Cancel all unfinished runs that match. See `Runs.cancel_all`."""
+        params = {**filter_params(filters), **cancel_terms(gently, grace, children)}
+        return await drive_awaited(change_all("run.cancel_all", params), self._client)
+
+    async def retry_all(self, **filters: Unpack[RunFilters]) -> BulkResult:
+        """Retry all failed runs that match. See `Runs.retry_all`."""
+        return await drive_awaited(
+            change_all("run.retry_all", filter_params(filters)), self._client
+        )
+
+    async def remove_all(self, **filters: Unpack[RunFilters]) -> BulkResult:
+        """Remove all finished runs that match. See `Runs.remove_all`."""
+        return await drive_awaited(
+            change_all("run.remove_all", filter_params(filters)), self._client
+        )
 
 
 class AsyncClient:

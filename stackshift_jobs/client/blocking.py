@@ -19,15 +19,20 @@ from time import monotonic
 from typing import Any, Unpack
 
 from stackshift_jobs.calls.drive import drive
+from stackshift_jobs.calls.many_runs import BulkResult, RunFilters, change_all, filter_params
 from stackshift_jobs.calls.run_pages import detailed
 from stackshift_jobs.calls.runs import (
     MoveOptions,
     RunPage,
     StartOptions,
     cancel_params,
+    cancel_terms,
+    check_id,
+    fork_params,
     list_params,
     move_params,
     outcome,
+    retry_params,
     start_params,
 )
 from stackshift_jobs.client.batches import IN_FLIGHT, Batch, batch_failed, batch_results, batches
@@ -53,12 +58,22 @@ from stackshift_jobs.wire.retransmit import (
 from stackshift_jobs.wire.unavailable import BROKEN, unavailable
 from stackshift_jobs.wire.unix_socket import connect
 
-__all__ = ["Client", "Queue", "RunHandle", "RunPage", "Runs", "StartOptions"]
+__all__ = [
+    "BulkResult",
+    "Client",
+    "Queue",
+    "RunFilters",
+    "RunHandle",
+    "RunPage",
+    "Runs",
+    "StartOptions",
+]
 
 
 class RunHandle:
-    """A run that was started. `reused` is true if the run had been started before with the same
-    idempotency key, perhaps by the first try of this start, if its connection broke."""
+    """A run that was started, or that `Runs.handle` names. `reused` is true if the run had been
+    started before with the same idempotency key, perhaps by the first try of this start, if its
+    connection broke."""
 
     def __init__(self, client: Client, id: str, reused: bool = False) -> None:
         self._client = client
@@ -104,6 +119,23 @@ class RunHandle:
         """Move the run, which must be scheduled, queued or retrying, to another time, priority or
         queue; see `MoveOptions`. Returns False if it was there already. Raises `Conflict`."""
         return bool(self._client.call("run.move", move_params(self.id, where))["changed"])
+
+    def retry(self, *, from_step: str | None = None, set: Mapping[str, Any] | None = None) -> None:
+        """Retry the run, which must have failed or been cancelled, under the same id: the steps
+        that are recorded are not executed again. With `from_step`, that step and all later ones
+        are, and the run may have completed. `set` replaces results of steps, by name.
+
+        Raises `Conflict` if there is nothing to retry, `NotFound` for a step that is not recorded,
+        `PayloadRefused` for a result that JSON cannot represent, and `Usage` for one of a step that
+        has no function."""
+        self._client.call("run.retry", retry_params(self.id, from_step, set))
+
+    def fork(self, *, from_step: str | None = None, payload: Any = None) -> RunHandle:
+        """Start a new run of the same job that reuses what is recorded, up to `from_step` if given;
+        with another `payload` it reuses nothing. Returns its handle. Raises `NotFound` for a step
+        that is not recorded, and `PayloadRefused`."""
+        answer = self._client.call("run.fork", fork_params(self.id, from_step, payload))
+        return RunHandle(self._client, answer["id"])
 
     def timeline(self) -> list[dict[str, Any]]:
         """The run's journal records, oldest first."""
@@ -164,6 +196,49 @@ class Runs:
         page = RunPage(answer["runs"])
         page.cursor = answer["cursor"]
         return page
+
+    def handle(self, id: str) -> RunHandle:
+        """A handle of the run `id`, to wait for it and to change it. Nothing is asked: its calls
+        raise `NotFound` if there is no such run. Raises `Usage` for `@last` and `@failed`, which
+        later name another run."""
+        return RunHandle(self._client, check_id(id))
+
+    def count(self, **filters: Unpack[RunFilters]) -> int:
+        """How many runs match; see `RunFilters`. Raises `Usage` for an unknown filter, or None."""
+        return int((self._client.call("run.count", filter_params(filters)))["count"])
+
+    def counts(self, by: str, **filters: Unpack[RunFilters]) -> dict[str, int]:
+        """How many of the runs that match there are of each `status`, `job` or `queue`, whichever
+        `by` is, the most first. Raises `Usage` for another word, an unknown filter, or None."""
+        params = {**filter_params(filters), "by": by}
+        return dict((self._client.call("run.count", params))["counts"])
+
+    def cancel_all(
+        self,
+        *,
+        gently: bool = False,
+        grace: Duration | None = None,
+        children: bool = False,
+        **filters: Unpack[RunFilters],
+    ) -> BulkResult:
+        """Cancel all unfinished runs that match (see `RunFilters`), as `RunHandle.cancel` does.
+
+        A run that is created meanwhile is left alone, and one that refuses does not keep the
+        others. There is no confirmation: `count` says beforehand how many match. If the daemon goes
+        in between, `DaemonUnavailable` is raised, and what is done stays done. Raises `Usage` for
+        an unknown filter, None, or a status that is none of an unfinished run."""
+        params = {**filter_params(filters), **cancel_terms(gently, grace, children)}
+        return drive(change_all("run.cancel_all", params), self._client)
+
+    def retry_all(self, **filters: Unpack[RunFilters]) -> BulkResult:
+        """Retry all failed runs that match (see `RunFilters`), or with `status="cancelled"` the
+        cancelled ones, as `RunHandle.retry` does; see `cancel_all` for the rest."""
+        return drive(change_all("run.retry_all", filter_params(filters)), self._client)
+
+    def remove_all(self, **filters: Unpack[RunFilters]) -> BulkResult:
+        """Remove all finished runs that match (see `RunFilters`) from all lists and from the dead
+        letter; see `cancel_all` for the rest."""
+        return drive(change_all("run.remove_all", filter_params(filters)), self._client)
 
 
 class Client:

@@ -12,11 +12,19 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final, TypedDict, Unpack
 
-from stackshift_jobs.client.blocking import Client, RunHandle, RunPage, StartOptions
+from stackshift_jobs.client.blocking import (
+    BulkResult,
+    Client,
+    RunFilters,
+    RunHandle,
+    RunPage,
+    StartOptions,
+)
 from stackshift_jobs.client.events import Events
 from stackshift_jobs.client.state import State
 from stackshift_jobs.errors import StackshiftError, Usage
 from stackshift_jobs.handler.scope import refuse_in_handler
+from stackshift_jobs.values.durations import Duration
 from stackshift_jobs.values.names import check_name
 
 
@@ -148,6 +156,45 @@ class DefaultRuns:
             cursor=cursor,
             dead=dead,
         )
+
+    def handle(self, id: str) -> RunHandle:
+        """A handle of the run `id`, to wait for it and to change it. See `Runs.handle`."""
+        return default_client().runs.handle(id)
+
+    def count(self, **filters: Unpack[RunFilters]) -> int:
+        """How many runs match. See `Runs.count`."""
+        refuse_in_handler("run.count")
+        return default_client().runs.count(**filters)
+
+    def counts(self, by: str, **filters: Unpack[RunFilters]) -> dict[str, int]:
+        """How many of the runs that match there are of each `status`, `job` or `queue`. See
+        `Runs.counts`."""
+        refuse_in_handler("run.count")
+        return default_client().runs.counts(by, **filters)
+
+    def cancel_all(
+        self,
+        *,
+        gently: bool = False,
+        grace: Duration | None = None,
+        children: bool = False,
+        **filters: Unpack[RunFilters],
+    ) -> BulkResult:
+        """Cancel all unfinished runs that match. See `Runs.cancel_all`."""
+        refuse_in_handler("run.cancel_all")
+        return default_client().runs.cancel_all(
+            gently=gently, grace=grace, children=children, **filters
+        )
+
+    def retry_all(self, **filters: Unpack[RunFilters]) -> BulkResult:
+        """Retry all failed runs that match. See `Runs.retry_all`."""
+        refuse_in_handler("run.retry_all")
+        return default_client().runs.retry_all(**filters)
+
+    def remove_all(self, **filters: Unpack[RunFilters]) -> BulkResult:
+        """Remove all finished runs that match. See `Runs.remove_all`."""
+        refuse_in_handler("run.remove_all")
+        return default_client().runs.remove_all(**filters)
 
 
 runs = DefaultRuns()

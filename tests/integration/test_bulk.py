@@ -8,7 +8,8 @@ import pytest
 
 from helpers.project import Project
 from helpers.project_factory import Make
-from stackshift_jobs.errors import NotFound, Usage
+from stackshift_jobs.client.blocking import Client
+from stackshift_jobs.errors import Conflict, NotFound, Usage
 
 JOBS = """
 @stackshift.job("quick")
@@ -126,6 +127,35 @@ def test_retry_of_all_is_for_failed_runs_and_each_is_by_itself(project: Project)
     assert (refused["run"], refused["error"]["owner"]) == (blocked, owner)
     for run in runs:
         assert project.finish(run)["status"] == "completed"
+    project.verify()
+
+
+def test_client_changes_all_that_match_and_names_those_that_refuse(project: Project) -> None:
+    """More than one page holds, with a daemon that was killed in between."""
+    [failed, blocked] = [
+        project.finish(project.begin("backup", {"disk": disk}))["id"] for disk in "ab"
+    ]
+    owner = project.begin("backup", {"disk": "b"}, delay_ms=3_600_000)
+    other = project.begin("quick", delay_ms=3_600_000)
+    with Client(project=project.root) as client:
+        client.start_many([{"job": "quick", "delay": "1h", "labels": {"n": "1"}}] * 501)
+        project.kill()
+        project.start()
+        assert client.runs.count(labels={"n": "1"}) == 501
+        assert client.runs.counts("job", status="scheduled") == {"quick": 502, "backup": 1}
+        cancelled = client.runs.cancel_all(labels={"n": "1"})
+        assert (len(set(cancelled.done)), cancelled.refused) == (501, {})
+        assert client.runs.count(status="cancelled") == 501
+        with pytest.raises(Usage, match="completed runs cannot be cancelled"):
+            client.runs.cancel_all(status="completed")
+        retried = client.runs.retry_all(job="backup")
+        assert (retried.done, list(retried.refused)) == ([failed], [blocked])
+        assert isinstance(refused := retried.refused[blocked], Conflict)
+        assert refused.fields["owner"] == owner
+        removed = client.runs.remove_all(labels={"n": "1"}, status="cancelled")
+        assert set(removed.done) == set(cancelled.done)
+        assert client.runs.count(labels={"n": "1"}) == 0
+    assert project.get(other)["status"] == project.get(owner)["status"] == "scheduled"
     project.verify()
 
 

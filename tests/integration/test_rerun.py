@@ -6,7 +6,8 @@ import pytest
 
 from helpers.project import Project, steps
 from helpers.project_factory import Make, make_project  # noqa: F401
-from stackshift_jobs.errors import Conflict, NotFound, Usage
+from stackshift_jobs.client.blocking import Client
+from stackshift_jobs.errors import Conflict, NotFound, RunFailed, Usage
 
 JOBS = """
 @stackshift.job("note")
@@ -101,6 +102,31 @@ def test_dry_run_lists_step_by_step_what_then_happens(
     }
     expected = [notes[name] for name in again if name in notes]
     assert [note for note in happened if note != "noted start"] == expected
+
+
+def test_handle_by_id_retries_and_forks(project: Project) -> None:
+    """With the steps, the results and the errors of the commands."""
+    run = failed(project)
+    with Client(project=project.root) as client:
+        handle = client.runs.handle(run)
+        with pytest.raises(RunFailed):
+            handle.result()
+        with pytest.raises(NotFound, match="no recorded step 'lost'"):
+            handle.retry(from_step="lost")
+        with pytest.raises(Usage, match="is not a step with a function"):
+            handle.retry(set={"nap": 1})
+        project.open("last")
+        before = len(project.witness())
+        fork = handle.fork(from_step="last")
+        assert fork.result() is None
+        assert project.witness()[before:] == ["last"]
+        handle.retry(from_step="ask", set={"last": None})
+        assert handle.result() is None
+        assert project.witness()[before + 1 :] == ["noted call"]
+        with pytest.raises(Conflict, match="nothing to retry"):
+            handle.retry()
+        assert [each["id"] for each in client.runs.list(forked_from=run)] == [fork.id]
+        assert handle.timeline()[-1]["kind"] == "run.completed"
 
 
 def test_started_runs_are_listed_with_their_ids(project: Project) -> None:

@@ -41,6 +41,7 @@ TWINS: list[tuple[type, type]] = [
 NOT_AWAITED = {
     "__init__": "a constructor never is",
     "queue": "makes an object; its calls are awaited",
+    "handle": "makes an object; its calls are awaited",
     "lock": "makes an object; entering it is awaited",
     "key": "only puts two names together",
 }
@@ -193,6 +194,12 @@ def test_package_has_what_a_client_has(project: Project) -> None:
         ("Client.start", blocking.Queue.enqueue, default.DefaultQueue.enqueue),
         ("Runs.get", blocking.Runs.get, default.DefaultRuns.get),
         ("Runs.list", blocking.Runs.list, default.DefaultRuns.list),
+        ("Runs.handle", blocking.Runs.handle, default.DefaultRuns.handle),
+        ("Runs.count", blocking.Runs.count, default.DefaultRuns.count),
+        ("Runs.counts", blocking.Runs.counts, default.DefaultRuns.counts),
+        ("Runs.cancel_all", blocking.Runs.cancel_all, default.DefaultRuns.cancel_all),
+        ("Runs.retry_all", blocking.Runs.retry_all, default.DefaultRuns.retry_all),
+        ("Runs.remove_all", blocking.Runs.remove_all, default.DefaultRuns.remove_all),
     ],
 )
 def test_functions_of_the_package_are_those_of_a_client(

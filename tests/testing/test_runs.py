@@ -242,6 +242,22 @@ def test_failed_run_is_sent_on_from_where_it_was(stackshift: Stackshift) -> None
     assert run.result == "through"
 
 
+def test_fork_and_replaced_results(stackshift: Stackshift) -> None:
+    """A fork reuses what is recorded, or has another payload; `set` replaces a step's result."""
+
+    @stackshift.job("sums", retry=ONCE)
+    def sums(ctx: Context) -> int:
+        made: int = ctx.step.run("made", lambda: int(ctx.payload["n"]))
+        return made + int(ctx.step.run("more", lambda: 1))
+
+    run = stackshift.start("sums", {"n": 1})
+    again, other = run.fork(from_step="more"), run.fork(payload={"n": 5})
+    assert (again.result, other.result) == (2, 6)
+    assert len({run.id, again.id, other.id}) == 3
+    assert run.retry(from_step="more", set={"made": 40}).result == 41
+    assert again.result == 2
+
+
 def test_finish_fails_the_test_where_nothing_is_due(stackshift: Stackshift) -> None:
     """If no amount of time will end the run, the failure says what it waits for."""
     stackshift.call("queue.pause", queue="default")

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from types import SimpleNamespace
 from typing import Any, Protocol, Unpack
 
 from stackshift_jobs.calls.drive import drive
 from stackshift_jobs.calls.run_pages import detailed
-from stackshift_jobs.calls.runs import MoveOptions, cancel_params, move_params
+from stackshift_jobs.calls.runs import (
+    MoveOptions,
+    cancel_params,
+    fork_params,
+    move_params,
+    retry_params,
+)
 from stackshift_jobs.values.durations import Duration
 
 
@@ -173,9 +180,13 @@ class Run:
         was there already."""
         return bool(self._daemon.call("run.move", **move_params(self.id, where))["changed"])
 
-    def retry(self, from_step: str | None = None) -> Run:
+    def retry(self, from_step: str | None = None, *, set: Mapping[str, Any] | None = None) -> Run:
         """Retry a failed run, as `stackshift runs retry` does, and return it. With `from_step`,
-        that step and all later ones are executed again."""
-        options = {} if from_step is None else {"from_step": from_step}
-        self._daemon.call("run.retry", run=self.id, **options)
+        that step and all later ones are executed again; `set` replaces results, by step."""
+        self._daemon.call("run.retry", **retry_params(self.id, from_step, set))
         return self
+
+    def fork(self, from_step: str | None = None, *, payload: Any = None) -> Run:
+        """Fork it, as `RunHandle.fork` does; returns the new run."""
+        answer = self._daemon.call("run.fork", **fork_params(self.id, from_step, payload))
+        return Run(self._daemon, answer["id"])
