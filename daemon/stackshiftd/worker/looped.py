@@ -92,6 +92,7 @@ class LoopedExecution(Execution):
             self._proceed()
 
     def _called(self) -> HandlerTask:
+        self._enter()  # First, since what the payload names is resolved for this execution.
         context: AsyncJobContext[Any] = AsyncJobContext(self.facts(), self.pass_, self.port)
         cancellation = self.pass_.cancellation
         if cancellation is not None and cancellation.raised_seq:
@@ -99,14 +100,14 @@ class LoopedExecution(Execution):
             made.future.add_done_callback(self._tell)
             self.calls.queue(cancellation.raised_seq, made, cancellation.raised_us)
         # Not within a coroutine of ours: what the handler catches when it is dropped shows here.
-        return self._in_context(partial(self.job.handler, context))
+        return self.loop.create_task(self.job.handler(context))
 
-    def _in_context(self, handler: Callable[[], Any]) -> HandlerTask:
+    def _enter(self) -> None:
+        """Let the context, which is a copy, be that of the handler."""
         current_log.set(self.log)
         current_secrets.set(self.pass_.secrets)
         in_handler.set("ctx")
         enter(self)
-        return self.loop.create_task(handler())
 
     def _proceed(self) -> None:
         """Let the handler see all outcomes there are, one by one, and then ask for what it wants
@@ -187,8 +188,12 @@ class LoopedExecution(Execution):
             self.timers, self.loop.now_us, self._worker_loop
         )
         self.calls = self.timers.calls = AsyncCalls(self.pass_, self.loop)
-        self.handler = copy_context().run(self._in_context, self._undo)
+        self.handler = copy_context().run(self._undoing)
         self._worker_loop.call_soon(self._proceed)
+
+    def _undoing(self) -> HandlerTask:
+        self._enter()
+        return self.loop.create_task(self._undo())
 
     async def _undo(self) -> None:
         for key, made in undo_steps(self.pass_):
