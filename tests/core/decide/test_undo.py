@@ -207,3 +207,20 @@ def test_retry_that_goes_on_undoing_waits_for_nothing_that_has_ended() -> None:
     assert "child" not in story.run(run).calls
     assert story.assign() == run
     assert story.undoes(run) == "hotel"
+
+
+def test_grace_that_is_over_for_parent_and_child_queues_the_parent_once() -> None:
+    """To be undone: the end of the child has nothing to tell it any more."""
+    story = Story()
+    parent = story.start("report")
+    story.assign()
+    story.step_done(parent, "flight", undo=True)
+    child = story.calls(parent, "child")
+    story.suspends(parent)
+    story.assign()
+    story.cancel(parent, gently=True, grace="10s", children=True)
+    story.tick(to="10s")
+    assert story.status(parent) is Status.QUEUED
+    assert story.status(child) in (None, Status.CANCELLED)
+    assert story.recorded().count("run.queued") == 0
+    assert state_hash(story.replayed()) == state_hash(story.state)

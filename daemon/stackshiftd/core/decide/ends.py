@@ -303,7 +303,8 @@ def _undo_failed(
 
 def woken(records: Iterable[r.AnyRecord]) -> frozenset[str]:
     """The runs that these records queue, if they were suspended."""
-    return frozenset(each.run for each in records if isinstance(each, r.WaitEnded | r.RunQueued))
+    queueing = r.WaitEnded | r.RunQueued | r.UndoStarted
+    return frozenset(each.run for each in records if isinstance(each, queueing))
 
 
 def _linked(record: r.AnyRecord, follow_up: str) -> r.AnyRecord:
