@@ -90,7 +90,7 @@ def keepers(sshd: Sshd) -> list[int]:
     """The keepers that this server has started, and what they have."""
     found = []
     for process in psutil.process_iter():
-        with suppress(psutil.Error):
+        with suppress(psutil.Error, ProcessLookupError):
             if str(sshd.root) in " ".join(process.environ().values()):
                 found.append(process.pid)
     return found
