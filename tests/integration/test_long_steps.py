@@ -178,11 +178,11 @@ async def aquiet(ctx):
 
 @stackshift.job("prints")
 def prints(ctx):
-    script = "for n in 1 2 3 4 5 6 7 8; do echo $n; sleep 0.1; done"
-    beats = {"heartbeat": "400ms", "output_beats": True}
+    script = "for n in $(seq 25); do echo $n; sleep 0.1; done"
+    beats = {"heartbeat": "2s", "output_beats": True}
     ctx.step.command("program", ["sh", "-c", script], **beats)
     def work():
-        for n in range(8):
+        for n in range(25):
             print(n)
             time.sleep(0.1)
         return step.try_number

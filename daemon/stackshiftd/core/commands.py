@@ -358,7 +358,7 @@ class FireSchedule(Command, frozen=True):
 
 
 class DefineNotify(Command, frozen=True):
-    """Set whom `stackshift.toml` wants to be told of alerts, and of which."""
+    """Set who is told of alerts, and of which, as `stackshift.toml` has it."""
 
     notify: dict[str, NotifyTerms]
 
