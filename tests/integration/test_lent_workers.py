@@ -178,7 +178,7 @@ def test_keeper_that_dies_takes_its_worker_with_it(machines: Machines) -> None:
 
 
 def test_follower_that_stops_hands_its_runs_back(machines: Machines) -> None:
-    """They wait for workers, in the same attempt."""
+    """They wait for workers, in the same attempt; one that is about to end may do so before."""
     run = machines.first.begin("held", {"gate": "g"})
     machines.first.at("g")
     machines.first.open("g")
@@ -188,13 +188,13 @@ def test_follower_that_stops_hands_its_runs_back(machines: Machines) -> None:
     pid = int(program.read_text())
     assert machines.inside.pop(2).close() is None
     wait_gone([pid], "the program")
-    assert machines.first.finish(run)["status"] == "completed"
     waits = machines.first.get(other)
     assert (waits["status"], waits["attempt"]) == ("queued", 1)
     assert machines.lent == []
     machines.first.open("mended")
     machines.follow()
     assert machines.first.finish(other)["result"] == "mended"
+    assert machines.first.finish(run)["status"] == "completed"
 
 
 def test_machine_that_takes_over_has_ended_what_it_had_lent(machines: Machines) -> None:
