@@ -20,9 +20,15 @@ from typing import Any, Final
 from stackshift_jobs.errors import StackshiftError, Usage
 from stackshift_jobs.values.strict_json import loads
 from stackshift_jobs.wire.peer import is_own_user, peer_uid
-from stackshift_jobs.wire.script import MAX_CALL_BYTES, socket_address
+from stackshift_jobs.wire.script import MAX_CALL_BYTES
 from stackshift_jobs.wire.step_program import CALLS_VARIABLE, TRY_TOKEN_VARIABLE, TRY_VARIABLE
-from stackshiftd.worker.scripts.folder import ATTEMPTS, Home, is_of_dead, private_folder
+from stackshiftd.worker.scripts.folder import (
+    ATTEMPTS,
+    Home,
+    is_of_dead,
+    listening_in,
+    private_folder,
+)
 from stackshiftd.worker.step_tries import StepTry
 
 _PATIENCE_SECONDS: Final = 5.0
@@ -76,13 +82,9 @@ class StepCalls:
             if is_of_dead(left):
                 shutil.rmtree(left, ignore_errors=True)
         folder = private_folder(f"steps-{os.getpid()}")
-        listening = socket.socket(socket.AF_UNIX)
         try:
-            with socket_address(str(folder)) as address:
-                listening.bind(address)
-            listening.listen(128)
+            listening = listening_in(folder)
         except BaseException:
-            listening.close()
             shutil.rmtree(folder, ignore_errors=True)
             raise
         self._folder, self._socket = folder, listening

@@ -71,10 +71,7 @@ class Folder:
             wrapper.write_text(_WRAPPER)
             wrapper.chmod(0o700)
             (self.path / "answered").touch(0o600)
-            self.socket = socket.socket(socket.AF_UNIX)
-            with socket_address(str(self.path)) as address:
-                self.socket.bind(address)
-            self.socket.listen(128)
+            self.socket = listening_in(self.path)
             self.socket.setblocking(False)
         except BaseException:
             shutil.rmtree(self.path, ignore_errors=True)
@@ -189,6 +186,22 @@ def private_folder(name: str) -> Path:
             path.mkdir(0o700)
             return path
     return Path(tempfile.mkdtemp(prefix="stackshift-"))
+
+
+def listening_in(folder: Path) -> socket.socket:
+    """A socket in the private `folder` that takes calls. Raises `OSError`."""
+    made = socket.socket(socket.AF_UNIX)
+    try:
+        if sys.platform == "linux":
+            # It is bound with this mode, whatever the umask, which belongs to the handlers.
+            os.fchmod(made.fileno(), 0o600)
+        with socket_address(str(folder)) as address:
+            made.bind(address)
+        made.listen(128)
+    except BaseException:
+        made.close()
+        raise
+    return made
 
 
 def _revealed(value: object) -> Any:
