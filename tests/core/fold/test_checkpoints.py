@@ -157,3 +157,16 @@ def test_same_checkpoint_again_is_no_progress() -> None:
     assert not story.run(run).progressed
     story.checkpoints(run, "load", 2)
     assert story.run(run).progressed
+
+
+def test_replaced_checkpoint_leaves_no_trace() -> None:
+    """Whether a run has progressed is the same where the records of those were dropped."""
+    story, run = running()
+    story.checkpoints(run, "load", 1)
+    story.lose(run)
+    story.assign()
+    story.checkpoints(run, "load", 1)
+    story.fails(run, retryable=False, step="load")
+    story.retry(run, from_step="load")
+    for at in story.ends:
+        assert state_hash(story.via_snapshot(at)) == state_hash(story.state)

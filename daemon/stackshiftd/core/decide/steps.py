@@ -74,7 +74,14 @@ def open_step(_state: State, run: Run, command: c.OpenStep, _now_us: int) -> Dec
 
 def checkpoint_step(_state: State, run: Run, command: c.CheckpointStep, _now_us: int) -> Decision:
     """Record how far the function of a step has come. Its size does not count towards the limits of
-    the run: of each step only the last one is kept, and the worker bounds how often one comes."""
+    the run: of each step only the last one is kept, and the worker bounds how often one comes.
+
+    Nothing is recorded if it has come no further. So one that dies at the same place each time does
+    not look as if it progressed, with or without the records that later ones have replaced."""
+    tries = run.tries.get(command.step)
+    last = tries.checkpoint if tries is not None else None
+    if last is not None and last.body == bytes(command.value):
+        return Decision((), (Acknowledge(command.call),))
     record = r.StepCheckpointed(run.id, run.attempt, command.step, command.value, command.tried)
     return Decision((record,), (Acknowledge(command.call),))
 

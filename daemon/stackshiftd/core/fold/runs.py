@@ -350,6 +350,7 @@ def retried(state: State, entry: r.Entry, record: r.RunRetried, rebuilt: Run | N
         run.calls[name] = Call(CallKind.RUN, Phase.COMPLETED, seq, kept, tried=1, at_us=at_us)
     run.attempts_before = run.attempt
     run.next_is_new = True
+    run.progressed = False
     run.finished_us = run.spent_us = run.deaths = 0
     run.begun_us = run.late_us = 0
     run.error = run.result = None
