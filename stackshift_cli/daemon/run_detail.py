@@ -54,6 +54,19 @@ def fetch(session: Session, run: str, logs: bool = False, tree: bool = False) ->
     return shown
 
 
+def add(run: dict[str, Any], record: dict[str, Any]) -> None:
+    """Add its newest record to `run`. What `steps` says of those that it may change is out of date
+    then, and goes: until `run` is fetched again, records are all that is known of them."""
+    run["timeline"].append(record)
+    named = {record.get("step"), *(record.get("forgotten") or ()), *(record.get("replaced") or ())}
+    is_about_all = record["kind"].startswith(("run.", "attempt.", "undo."))
+    run["steps"] = [
+        step
+        for step in run["steps"]
+        if step["name"] not in named and not (is_about_all and step["status"] != "completed")
+    ]
+
+
 def children(session: Session, run: dict[str, Any], tree: bool) -> dict[str, dict[str, Any]]:
     """The runs that `run` started or waits for, by id; with `tree` theirs too, and theirs."""
     found: dict[str, dict[str, Any]] = {run["id"]: run}

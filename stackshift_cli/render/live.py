@@ -92,7 +92,7 @@ class _Drawing:
 
     def take(self, record: dict[str, Any]) -> None:
         """Add a record of the run."""
-        self.run["timeline"].append(record)
+        run_detail.add(self.run, record)
         self._changed = True
 
     def refresh(self) -> None:

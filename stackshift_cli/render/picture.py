@@ -254,7 +254,7 @@ def _row(line: Line, codes: str, names: int, note: str, marks: Glyphs) -> Text:
 
 def _note(line: Line, marks: Glyphs) -> str:
     row = line.row
-    parts = [_child(row.child, marks) if row.child is not None else "", safe(row.note)]
+    parts = [_child(row.child, marks) if row.child is not None else "", safe(row.remark)]
     return _short_ids(" ".join(filter(None, parts)), marks)
 
 

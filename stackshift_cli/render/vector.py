@@ -74,7 +74,7 @@ def clock(us: int) -> str:
 
 def note(row: Row) -> str:
     """What is said after the bar."""
-    parts = [child_words(row.child) if row.child is not None else "", safe(row.note)]
+    parts = [child_words(row.child) if row.child is not None else "", safe(row.remark)]
     return " ".join(filter(None, parts))
 
 

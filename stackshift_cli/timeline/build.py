@@ -1,8 +1,9 @@
 """The timeline of a run as rows of spans, computed from the run object with detail.
 
 Pure: records in, values out; no clock (`now_us` is an argument), no terminal, no colour. The run's
-journal records are the source; `steps[]` only adds steps without a record in this run (those that a
-fork took over). Unknown kinds of records are skipped, so that a newer daemon's runs can be shown.
+journal records say what its time was spent on; `steps[]` says what became of each step, and adds
+those without a record in this run (which a fork took over). Unknown kinds of records are skipped,
+so that a newer daemon's runs can be shown.
 
 A row is a step, or stands for something that is not a step: `scheduled`, `queued` (unless that took
 no time), `handler` (the handler outside its steps, if that took a while, failed, or is all there
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from stackshift_cli.output.messages import compact
-from stackshift_cli.timeline.calls import CALLS, SHOWN_AFTER_US, CallRows, try_note
+from stackshift_cli.timeline.calls import CALLS, SHOWN_AFTER_US, CallRows
 from stackshift_cli.timeline.intervals import (
     Kind,
     Stretch,
@@ -54,7 +55,9 @@ def build(run: dict[str, Any], now_us: int) -> Timeline:
     fold = _Fold(run)
     for record in run.get("timeline") or ():
         fold.add_record(record)
-    fold.add_unrecorded(run.get("steps") or ())
+    steps = run.get("steps") or ()
+    fold.add_unrecorded(steps)
+    fold.settle(steps)
     return fold.end(now_us)
 
 
@@ -246,20 +249,19 @@ class _Fold(CallRows):
         before_us = 0 if at_once else SHOWN_AFTER_US
         start_us = max(self.dispatched_us, at_us - before_us)
         row = self.begin(record["step"], Kind.WORK, start_us)
-        row.status, row.note = "running", try_note(row)
+        row.status, row.note = "running", ""
 
     def step_checkpointed(self, record: dict[str, Any], _at_us: int) -> None:
         row = self.row(record["step"])
-        said = f"checkpoint {compact(record.get('value'))[:_CHECKPOINT_CHARACTERS]}"
-        row.note = " · ".join(filter(None, (try_note(row), said)))
+        row.note = f"checkpoint {compact(record.get('value'))[:_CHECKPOINT_CHARACTERS]}"
 
     def step_completed(self, record: dict[str, Any], at_us: int) -> None:
         row = self.executed(record, at_us, Kind.WORK)
-        row.status, row.note = "completed", try_note(row)
+        row.status, row.note = "completed", ""
 
     def step_failed(self, record: dict[str, Any], at_us: int) -> None:
         row = self.executed(record, at_us, Kind.FAILED)
-        row.note = try_note(row)
+        row.note = ""
         self.failed_try(row, record, int(record.get("duration_ms") or 0))
         row.status = "failed"
         if retry_at := record.get("retry_at"):
@@ -298,6 +300,20 @@ class _Fold(CallRows):
                 self.annotate(row, str(step.get("detail") or ""))
                 spent = Kind.WAIT if kind in ("event", "lock") else Kind.WORK
                 self.add(row.key, spent, from_rfc3339(started), from_rfc3339(finished))
+
+    def settle(self, steps: Iterable[dict[str, Any]]) -> None:
+        """Say of each step what the run object says of it. Records tell what a step has spent its
+        time on; what that comes to is for the daemon to say, in one place."""
+        for step in steps:
+            row = self.rows.get(step["name"])
+            # Of a lock the row also shows how long it was held, and how that ended.
+            if row is None or step.get("kind") in ("lock", "value"):
+                continue
+            row.status, row.took_ms = str(step["status"]), step.get("duration_ms")
+            if began := step.get("started_at"):
+                row.since_us = from_rfc3339(began)
+            if step.get("kind") == "run":
+                row.attempts = step.get("attempts")
 
     def add_handler(self) -> None:
         """Add a row for what the handler did outside of its steps, if it is worth one."""

@@ -14,7 +14,7 @@ from typing import Any, Final
 from stackshift_cli.output.messages import compact
 from stackshift_cli.timeline.describe import about
 from stackshift_cli.timeline.intervals import Kind
-from stackshift_cli.timeline.model import Child, Row
+from stackshift_cli.timeline.model import Child
 from stackshift_cli.timeline.rows import Rows
 from stackshift_jobs.values.identities import is_step, is_timer
 from stackshift_jobs.values.limits import FINISHED
@@ -54,7 +54,6 @@ class CallRows(Rows):
         row, status = self.row(record["step"]), str(record.get("status") or "completed")
         if was is not None and was[0] is Kind.BACKOFF:
             row.status = "running"  # The step is tried again.
-            row.note = try_note(row)
             return
         if status == "timed_out":
             row.status = _TIMED_OUT.get(self.on_timeout.get(row.key, ""), "failed")
@@ -142,11 +141,6 @@ class CallRows(Rows):
         row.status = "completed"
         row.child = Child(str(record.get("child")), str(record.get("job") or ""))
         self.add(row.key, Kind.WORK, at_us, at_us)
-
-
-def try_note(row: Row) -> str:
-    """`try 3`, from the second try on."""
-    return f"try {row.number}" if row.number > 1 else ""
 
 
 def _text(value: Any) -> str:

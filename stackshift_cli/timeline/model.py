@@ -11,6 +11,7 @@ from typing import Final
 from stackshift_cli.timeline.describe import call
 from stackshift_cli.timeline.intervals import Interval, Kind, length_us
 from stackshift_cli.timeline.progress import Progress
+from stackshift_jobs.values.identities import is_step
 from stackshift_jobs.values.limits import FINISHED
 
 NO_STEP: Final = "\0"
@@ -49,7 +50,10 @@ class Child:
 @dataclass
 class Row:
     """One row of the timeline. `note` is shown after the bar, for example what a wait waits for.
-    When a person has a step forgotten, the spans and tries it had are drawn, but not counted."""
+    When a person has a step forgotten, the spans and tries it had are drawn, but not counted.
+
+    What the run object says of the step, where that is known, is said here too: how many tries it
+    has had, since when, and how long it took."""
 
     key: str
     status: str = "running"
@@ -59,6 +63,9 @@ class Row:
     forgotten_spans: int = 0
     forgotten_tries: int = 0
     child: Child | None = None
+    attempts: int | None = None
+    since_us: int | None = None
+    took_ms: int | None = None
 
     @property
     def name(self) -> str:
@@ -67,8 +74,17 @@ class Row:
 
     @property
     def number(self) -> int:
-        """The number of the next try, or of the one under way."""
-        return len(self.tries) - self.forgotten_tries + 1
+        """The number of the try under way, or of the last one."""
+        if self.attempts is not None:
+            return self.attempts
+        failed = len(self.tries) - self.forgotten_tries
+        return failed if self.status in ("failed", "retrying") else failed + 1
+
+    @property
+    def remark(self) -> str:
+        """What is shown after the bar: `try 3`, from a step's second one on, and the note."""
+        is_tried = is_step(self.key) and self.number > 1
+        return " · ".join(filter(None, (f"try {self.number}" if is_tried else "", self.note)))
 
     @property
     def counted(self) -> list[Interval]:
@@ -79,6 +95,8 @@ class Row:
     def started_us(self) -> int:
         """When it began, or began again; 0 if it never did. A backoff is no beginning, though it
         may be the earlier one if the clock was set back."""
+        if self.since_us is not None:
+            return self.since_us
         counted = self.counted
         begun = [span for span in counted if span.kind is not Kind.BACKOFF]
         return min((span.start_us for span in begun or counted), default=0)
@@ -87,12 +105,14 @@ class Row:
     def duration_ms(self) -> int:
         """The time from the first span's start to the last one's end; for `queued`, the time spent
         in the queue."""
+        if self.took_ms is not None:
+            return self.took_ms
         counted = self.counted
         if self.key == QUEUED:
             return length_us((s.start_us, s.end_us) for s in counted) // 1000
         if not counted:
             return 0
-        return (max(s.end_us for s in counted) - self.started_us) // 1000
+        return max(0, max(s.end_us for s in counted) - self.started_us) // 1000
 
 
 @dataclass(frozen=True)

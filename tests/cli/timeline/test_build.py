@@ -108,7 +108,7 @@ def test_tries_of_a_step_are_failed_spans_with_backoff_between() -> None:
         (1, 1000, 2000, "media.py:48"),
         (2, 500, 4000, "media.py:48"),
     ]
-    assert (row.status, row.note, row.duration_ms) == ("completed", "try 3", 9000)
+    assert (row.status, row.remark, row.duration_ms) == ("completed", "try 3", 9000)
 
 
 def test_failure_of_an_attempt_backs_off_on_the_row_of_its_step() -> None:
@@ -268,7 +268,7 @@ def test_no_tick_before_success() -> None:
     """Between the end of a backoff and the next outcome, the step runs: nothing says it is done."""
     log = run_log().failed(1, "pay", 1000, retry=3).add(1, "attempt.suspended")
     log.add(3, "wait.ended", step="pay")
-    assert (rows(log.timeline(3))["pay"].status, rows(log.timeline(3))["pay"].note) == (
+    assert (rows(log.timeline(3))["pay"].status, rows(log.timeline(3))["pay"].remark) == (
         "running",
         "try 2",
     )

@@ -235,6 +235,7 @@ def _run_retried(steps: Steps, entry: Entry, record: r.RunRetried) -> None:
         else:  # It had an outcome, or was no step: it begins again.
             steps.by_name.pop(name, None)
             steps.failures.pop(name, None)
+    steps.backing_off = [name for name in steps.backing_off if name in steps.by_name]
     for name, status in steps.given_up.items():
         if name in steps.by_name:
             under_way = {"status": status, "finished_at": None, "duration_ms": None}
@@ -262,7 +263,8 @@ def _step_started(steps: Steps, entry: Entry, record: r.StepStarted) -> None:
 
 
 def _step_checkpointed(steps: Steps, entry: Entry, record: r.StepCheckpointed) -> None:
-    step = steps.begin(record.step, "run", steps.before(entry.at_us, 0))
+    # One of a step that is made again after it was withdrawn does not say since when it executes.
+    step = steps.by_name.get(record.step) or steps.begin(record.step, "run", entry.at_us)
     step |= {"checkpoint": record.value, "checkpoint_at": rfc3339(entry.at_us)}
 
 
@@ -327,7 +329,9 @@ def _call_refused(steps: Steps, entry: Entry, record: r.CallRefused) -> None:
 
 
 def _call_withdrawn(steps: Steps, entry: Entry, record: r.CallWithdrawn) -> None:
-    step = steps.begin(record.step, "run", steps.before(entry.at_us, STARTED_AFTER_US))
+    again = steps.by_name.get(record.step)  # Made again, it is of the kind that it was.
+    kind = "run" if again is None else again["kind"]
+    step = steps.begin(record.step, kind, steps.before(entry.at_us, STARTED_AFTER_US))
     steps.estimated.discard(record.step)
     steps.executing.discard(record.step)
     steps.finish(record.step, step["kind"], entry.at_us, status="cancelled")
