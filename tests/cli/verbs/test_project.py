@@ -186,11 +186,12 @@ def test_config_show_says_where_each_value_is_from(shell: Shell) -> None:
     """`key TAB value TAB origin`."""
     (shell.directory / "stackshift.toml").write_text("[workers]\nslots = 3\n")
     shell("config", "set", "color", "never")
-    lines = shell("config", "show", "--origin", STACKSHIFT_DATA_DIR="/tmp/x").stdout.splitlines()
+    data_dir = str(shell.directory / "elsewhere")
+    lines = shell("config", "show", "--origin", STACKSHIFT_DATA_DIR=data_dir).stdout.splitlines()
     told = {key: (value, origin) for key, value, origin in (line.split("\t") for line in lines)}
     assert told["workers.slots"] == ("3", "stackshift.toml")
     assert told["journal.durability"] == ("always", "default")
-    assert told["project.data_dir"] == ("/tmp/x", "STACKSHIFT_DATA_DIR")
+    assert told["project.data_dir"] == (data_dir, "STACKSHIFT_DATA_DIR")
     assert told["color"][0] == "never"
     assert told["color"][1].endswith("config.toml")
     plain = json.loads(shell("config", "show", "--json").stdout)
