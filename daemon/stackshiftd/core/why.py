@@ -51,6 +51,9 @@ class Fleet(NamedTuple):
     beats: Mapping[str, Sequence[Beat]] = {}
 
 
+NOBODY: Final = Fleet(0, 0, 0)
+"""The workers of a pool of which nothing is asked."""
+
 NOTICED_US: Final = 1_000_000
 """By how much daemon time must be ahead of the system clock to be worth a word; corrections by a
 time server are smaller."""

@@ -12,7 +12,7 @@ from stackshiftd.worker import code_files
 from stackshiftd.worker.code_files import CodeFile
 from stackshiftd.worker.frames import FailedModule
 
-LOOK_SHARE: Final = 0.05
+LOOK_SHARE: Final = 0.01
 """How much of the time may go into looking at the disk, when many starts come in a row."""
 MAX_NAMED: Final = 3
 """The most files that a note names."""
@@ -32,10 +32,8 @@ class LoadedCode:
         """The files that people know to be loaded: those of the start, or of the last reload."""
         self.imports = 0
         """How often a worker has imported it, or has tried to."""
-        self._changed: list[str] = []
-        self._looked = float("-inf")
-        self._took_s = 0.0
-        """How long the last look took."""
+        self._notes: list[str] = []
+        self._notes_until = float("-inf")
 
     def imported(self, files: dict[str, CodeFile], failed: list[FailedModule]) -> None:
         """A worker has imported these files, or has tried to. What it could not import for the sake
@@ -47,16 +45,11 @@ class LoadedCode:
         if self._told is None:
             self._told = self._files
         self.imports += 1
-        self._looked = float("-inf")
+        self._notes_until = float("-inf")
 
-    def changed(self, *, at_most_s: float = 0.0) -> list[str]:
-        """The files that were changed, added or removed since, as of `at_most_s` seconds ago."""
-        now = time.monotonic()
-        if self.imports and now - self._looked >= at_most_s:
-            self._changed = code_files.changed(self._root, self._jobs, self._files)
-            self._looked = time.monotonic()
-            self._took_s = self._looked - now
-        return self._changed
+    def changed(self) -> list[str]:
+        """The files that were changed, added or removed since."""
+        return code_files.changed(self._root, self._jobs, self._files) if self.imports else []
 
     def untold(self) -> list[str]:
         """The files that differ from those that people know to be loaded. A worker that was started
@@ -79,8 +72,16 @@ class LoadedCode:
 
     def notes(self) -> list[str]:
         """What a person who names a job should know of its code, in sentences."""
+        began = time.monotonic()
+        if began >= self._notes_until:
+            self._notes = self._look()
+            ended = time.monotonic()
+            self._notes_until = ended + (ended - began) / LOOK_SHARE
+        return self._notes
+
+    def _look(self) -> list[str]:
         notes = []
-        changed = self.changed(at_most_s=self._took_s / LOOK_SHARE)
+        changed = self.changed()
         if changed and not self._is_watched:
             named = ", ".join(changed[:MAX_NAMED])
             more = len(changed) - MAX_NAMED

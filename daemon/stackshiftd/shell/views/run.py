@@ -15,6 +15,7 @@ from stackshiftd.core.decide.dead_letter import is_dead
 from stackshiftd.core.records import Entry, entry_from_json
 from stackshiftd.core.state.state import KeyEntry, Progress, Run, Status
 from stackshiftd.core.why import (
+    NOBODY,
     Fleet,
     Why,
     cancelled_code,
@@ -80,7 +81,8 @@ class View:
     def why(self, run: Run) -> Why:
         """Why a run in memory has its status."""
         state = self._engine.state
-        fleet: Fleet = self._fleet(state.pool_of(run.queue))
+        # One that has ended waits for no worker, and to look at them all takes time.
+        fleet: Fleet = NOBODY if run.finished else self._fleet(state.pool_of(run.queue))
         reason = why(state, run, fleet, self._engine.now_us())
         return standing_still(reason, self._engine.ahead_us)
 
