@@ -7,7 +7,8 @@
 #   make man      read the man pages for mistakes
 #   make cluster-test   several machines and versions of PostgreSQL, for hours
 #   make tour     redraw the pictures of docs/tour.md
-#   make bench    measure              make clean  remove what was made
+#   make bench    measure              make bench-peers  beside Restate, DBOS, Absurd, queues
+#   make clean    remove what was made
 #   make frozen   write down what this version writes into the journal
 #
 # Another Python: make PYTHON=python3.13 test. One test at a time: make PARALLEL= test
@@ -39,7 +40,7 @@ PYTHON := $(shell for python in python3 python3.14 python3.13 python3.12 python3
     && { echo $$python; exit; }; done; echo python3)
 endif
 
-.PHONY: demo test quick long cluster-test lint types man tour bench frozen clean python
+.PHONY: demo test quick long cluster-test lint types man tour bench bench-peers frozen clean python
 
 demo: $(VENV)/examples.stamp
 	@cd $(EXAMPLE) && exec </dev/null; \
@@ -90,6 +91,9 @@ man:
 
 tour: $(VENV)/dev.stamp
 	@$(BIN)/python .ci/tour
+
+bench-peers: $(VENV)/dev.stamp
+	$(BIN)/python benchmarks/peers
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/core.py
