@@ -243,7 +243,7 @@ def test_what_is_due_later_outlives_a_kill(make_project: Make, when: str) -> Non
     project = make_project(DUE_LATER)
     project.start()
     if when == "scheduled":
-        run = project.begin("naps", {}, delay_ms=4000)
+        run = project.begin("naps", {}, delay_ms=8000)
     else:
         run = project.begin("naps" if when == "waiting" else "fails")
     project.until_status(run, when)
@@ -257,11 +257,11 @@ def test_what_is_due_later_outlives_a_kill(make_project: Make, when: str) -> Non
 DUE_LATER = """
 @stackshift.job("naps")
 def naps(ctx):
-    ctx.step.sleep("nap", "4s")
+    ctx.step.sleep("nap", "8s")
     return "done"
 
 
-@stackshift.job("fails", retry=Retry(max_attempts=2, backoff="4s"))
+@stackshift.job("fails", retry=Retry(max_attempts=2, backoff="8s"))
 def fails(ctx):
     if ctx.attempt == 1:
         raise ConnectionError("once")

@@ -162,11 +162,11 @@ def test_other_protocol_is_refused_by_name(far: Far) -> None:
 
 def test_silent_daemon_is_not_waited_for(far: Far, code: Path) -> None:
     """Neither by the keeper nor by its worker, though the pipe is open."""
-    far.say(opening(directory=str(code), silence_seconds=1.0), hello())
+    far.say(opening(directory=str(code), silence_seconds=4.0), hello())
     pid = far.hear("Greeting")["pid"]
     status, said = far.ended()
     assert status == 1
-    assert "the daemon was silent for 1 s" in said
+    assert "the daemon was silent for 4 s" in said
     wait_gone([pid], "the worker")
 
 
