@@ -4,8 +4,11 @@
   they are created in the order in which they were given.
 - `asyncio.wait_for` runs a coroutine in a task of its own before Python 3.12, and so in a branch of
   its own. In a handler it runs where it is awaited, on every version.
+- `asyncio.TaskGroup` cancels the task that waits for it when one of its own fails. Before Python
+  3.13 it does not always take that back, and an `asyncio.timeout` around it then raises
+  `CancelledError`, which would end the handler. In a handler it does, on every version.
 
-Outside of handlers both are what they were.
+Outside of handlers they are what they were.
 """
 
 from __future__ import annotations
@@ -23,6 +26,9 @@ def install() -> None:
         _replace("as_completed", _as_completed(asyncio.as_completed))
     if sys.version_info < (3, 12) and not hasattr(asyncio.wait_for, "__wrapped__"):
         _replace("wait_for", _wait_for(asyncio.wait_for))
+    leave = asyncio.TaskGroup.__aexit__
+    if sys.version_info < (3, 13) and not hasattr(leave, "__wrapped__"):
+        asyncio.TaskGroup.__aexit__ = _leave_group(leave)  # type: ignore[method-assign]
 
 
 def _replace(name: str, function: Callable[..., Any]) -> None:
@@ -55,6 +61,27 @@ def _wait_for(original: Callable[..., Any]) -> Callable[..., Any]:
             return await fut
 
     return wait_for
+
+
+def _leave_group(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    async def __aexit__(self: Any, *raised: Any) -> Any:
+        if not _in_handler():
+            return await original(self, *raised)
+        took_back = self._parent_cancel_requested  # then it does so itself
+        parent = self._parent_task
+        try:
+            return await original(self, *raised)
+        except BaseExceptionGroup:
+            if self._parent_cancel_requested and not took_back:
+                parent.uncancel()
+            if parent.cancelling():
+                # Somebody else has cancelled it too, which the group has swallowed.
+                parent.uncancel()
+                parent.cancel()
+            raise
+
+    return __aexit__
 
 
 async def _now_or_never(fut: Awaitable[Any]) -> Any:

@@ -43,6 +43,9 @@ class World(Protocol):
     def as_completed(self, coroutines: list[Coroutine[Any, Any, Any]]) -> Iterator[Awaitable[Any]]:
         """`asyncio.as_completed`, with tasks in the order of `coroutines`."""
 
+    def group(self) -> asyncio.TaskGroup:
+        """An `asyncio.TaskGroup`, as it is since Python 3.13."""
+
 
 def millis() -> st.SearchStrategy[int]:
     """Durations; `distinct` tells those of a program apart."""
@@ -189,7 +192,7 @@ class Play:
 
     async def _do_group(self, nodes: list[Node]) -> Any:
         try:
-            async with asyncio.TaskGroup() as group:
+            async with self._world.group() as group:
                 tasks = [group.create_task(self._perform(node)) for node in nodes]
         except BaseExceptionGroup as errors:
             return _shape(errors)

@@ -56,6 +56,56 @@ def test_race_takes_the_same_branch_on_every_pass(stackshift: Stackshift) -> Non
     assert ("step.completed", "thank") not in kinds(stackshift, run)
 
 
+def test_failed_group_does_not_turn_a_limit_into_a_cancel(stackshift: Stackshift) -> None:
+    """A task group that has failed while its handler waited for it leaves no cancel behind, on
+    every version of Python: a limit around it that passes later is a `TimeoutError`."""
+
+    async def fails() -> None:
+        raise ValueError("no")
+
+    @stackshift.job("limited", retry=ONCE)
+    async def limited(ctx: Context) -> str:
+        try:
+            async with asyncio.timeout(60):
+                try:
+                    async with asyncio.TaskGroup() as group:
+                        group.create_task(fails())
+                except* ValueError:
+                    await ctx.step.run("note", lambda: "failed")
+                await ctx.step.sleep("long", "1h")
+        except TimeoutError:
+            return "late"
+        return "in time"
+
+    assert stackshift.start("limited").finish().result == "late"
+
+
+def test_cancel_is_not_swallowed_by_a_group_that_fails(stackshift: Stackshift) -> None:
+    """A limit that passes while a group winds up, and fails, still ends what it is around."""
+
+    async def fails_late(ctx: Context) -> None:
+        try:
+            await ctx.step.sleep("forever", "9d")
+        finally:
+            raise ValueError("no")
+
+    @stackshift.job("limited", retry=ONCE)
+    async def limited(ctx: Context) -> str:
+        try:
+            async with asyncio.timeout(60):
+                try:
+                    async with asyncio.TaskGroup() as group:
+                        group.create_task(fails_late(ctx))
+                except* ValueError:
+                    pass
+                await ctx.step.sleep("long", "1h")
+        except TimeoutError:
+            return "late"
+        return "in time"
+
+    assert stackshift.start("limited").finish().result == "late"
+
+
 @pytest.mark.parametrize("names", [["slow", "fast"], ["fast", "slow"]])
 def test_shared_list_has_the_order_of_the_first_pass(
     stackshift: Stackshift, names: list[str]

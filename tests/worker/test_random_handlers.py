@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import os
 import selectors
+import sys
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any
@@ -73,6 +74,26 @@ class Durable:
     def as_completed(self, coroutines: list[Coroutine[Any, Any, Any]]) -> Iterator[Awaitable[Any]]:
         return iter(asyncio.as_completed(coroutines))
 
+    def group(self) -> asyncio.TaskGroup:
+        return asyncio.TaskGroup()
+
+
+class Group(asyncio.TaskGroup):
+    """A task group that leaves the task that waits for it as that of Python 3.13 does."""
+
+    async def __aexit__(self, *raised: Any) -> None:
+        parent: asyncio.Task[Any] = self._parent_task  # type: ignore[attr-defined]
+        own = self._parent_cancel_requested  # type: ignore[attr-defined]
+        try:
+            await super().__aexit__(*raised)
+        except BaseExceptionGroup:
+            if not own and self._parent_cancel_requested:  # type: ignore[attr-defined]
+                parent.uncancel()
+            if parent.cancelling():
+                parent.uncancel()
+                parent.cancel()
+            raise
+
 
 class Plain:
     """The world of asyncio alone; without steps, only time passes."""
@@ -95,6 +116,9 @@ class Plain:
 
     def as_completed(self, coroutines: list[Coroutine[Any, Any, Any]]) -> Iterator[Awaitable[Any]]:
         return iter(asyncio.as_completed([asyncio.ensure_future(each) for each in coroutines]))
+
+    def group(self) -> asyncio.TaskGroup:
+        return Group() if sys.version_info < (3, 13) else asyncio.TaskGroup()
 
 
 class Bench:
