@@ -216,6 +216,20 @@ class HeartbeatTimeout(TimeoutError):
     is raised in the function too, at its next beat."""
 
 
+_CUT_OFF = "_stackshift_cut_off"
+
+
+def cut_off(error: TimeoutError) -> TimeoutError:
+    """The same error, marked as one that has ended the function of a step from outside."""
+    error.__dict__[_CUT_OFF] = True
+    return error
+
+
+def is_cut_off(error: BaseException) -> bool:
+    """Has it ended a function from outside, so that nobody knows how far that came?"""
+    return _CUT_OFF in error.__dict__ or isinstance(error, HeartbeatTimeout)
+
+
 class ChildFailed(NonRetryable):
     """A run whose result a handler waited for failed or was cancelled.
 

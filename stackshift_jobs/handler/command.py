@@ -151,7 +151,7 @@ def undo_by_program(
         def undo(result: Any) -> CommandResult:
             return run_command(_undoing(given, result, env, cwd), True)
 
-        _undoing(given, None, env, cwd)
+        _check_undo(given, env, cwd)
         return undo
 
     return made
@@ -166,7 +166,7 @@ def undo_by_program_awaited(
         async def undo(result: Any) -> CommandResult:
             return await run_command_awaited(_undoing(given, result, env, cwd), True)
 
-        _undoing(given, None, env, cwd)
+        _check_undo(given, env, cwd)
         return undo
 
     return made
@@ -178,8 +178,15 @@ def _undoing(
     env: Mapping[str, str | Secret] | None,
     cwd: str | os.PathLike[str] | None,
 ) -> Program:
-    """The program that undoes another with this result. Without a result, only one that does not
-    depend on it is checked. Raises `Usage`."""
-    if callable(given):
-        given = ["true"] if result is None else given(result)
-    return program_of(given, None, env, None, cwd)
+    """The program that undoes another with this result, None if that is not known. Raises
+    `Usage`."""
+    argv = given(result) if callable(given) else given
+    return program_of(argv, None, env, None, cwd)
+
+
+def _check_undo(
+    given: Any, env: Mapping[str, str | Secret] | None, cwd: str | os.PathLike[str] | None
+) -> None:
+    """Raise `Usage` if `given` is not a program that undoes another, as far as that can be said
+    before it is made of a result."""
+    program_of(["true"] if callable(given) else given, None, env, None, cwd)

@@ -176,7 +176,8 @@ class StepCalls:
         `output_beats`, what it prints counts as well.
 
         `undo` is a function of the result that undoes the step, or an `Undo`: it is called, as a
-        step `undo NAME`, if the run fails for good or is cancelled gently. See the guide.
+        step `undo NAME`, if the run fails for good or is cancelled gently; with None if the step
+        was ended from outside, so that nobody knows what it has done. See the guide.
 
         Without `retry` a step has one try in each attempt of the run. Raises `StepFailed` if the
         step has failed for good, on this pass and every later one, and `ReplayError` if a recorded

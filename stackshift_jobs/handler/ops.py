@@ -72,6 +72,17 @@ class RecordFailure(NamedTuple):
     tried: int
     retry: dict[str, Any] | None
     input: str
+    undo: bool = False
+    """May it be done all the same, and does the code say how it is undone?"""
+
+
+class RecordBegin(NamedTuple):
+    """Record that the function of a step that can be undone is about to begin, so that whatever
+    ends it, it is known that it may have done something. Answer: `Recorded`, once it is durable."""
+
+    step: str
+    tried: int
+    input: str = ""
 
 
 class RecordValue(NamedTuple):
@@ -184,7 +195,15 @@ class RecordedCall(NamedTuple):
 _UNDER_WAY = frozenset(("running", "waiting", "retrying"))
 
 Tell = (
-    RecordResult | RecordFailure | RecordValue | Sleep | StartChild | AwaitRun | Ask | RaiseCancel
+    RecordBegin
+    | RecordResult
+    | RecordFailure
+    | RecordValue
+    | Sleep
+    | StartChild
+    | AwaitRun
+    | Ask
+    | RaiseCancel
 )
 Op = Perform | Park | Tell
 Steps = Generator[Op, Any, Any]

@@ -94,6 +94,7 @@ class Pass:
         "_lock",
         "_threads",
         "abandon",
+        "begun",
         "calls",
         "cancellation",
         "clock",
@@ -107,6 +108,7 @@ class Pass:
         "unawaited",
         "undoes",
         "undos",
+        "unsure",
         "unwinding",
     )
 
@@ -120,7 +122,11 @@ class Pass:
         self.undoes = False
         """Is this a pass over what is on record, to learn how that is undone? Nothing begins."""
         self.undos: dict[str, tuple[Any, Any]] = {}
-        """Step → what undoes it (an `undo.Undo`), and its result."""
+        """Step → what undoes it (an `undo.Undo`), and its result; None if that is not known."""
+        self.unsure: dict[str, int] = {}
+        """Steps without a result that are to be undone, with their places in the order."""
+        self.begun: set[str] = set()
+        """Steps of which it is on record that their functions begin, and that have not ended."""
         self.continued: Continued | None = None
         """Raised by `ctx.continue_as`; the handler ends with it."""
         self.refusals = 0

@@ -19,6 +19,7 @@ from stackshift_jobs.errors import (
     StackshiftError,
     StepFailed,
     Usage,
+    is_cut_off,
 )
 from stackshift_jobs.handler.failures import Failure, original
 from stackshift_jobs.handler.locks import guard, inside
@@ -27,6 +28,7 @@ from stackshift_jobs.handler.ops import (
     Heartbeat,
     Park,
     Perform,
+    RecordBegin,
     Recorded,
     RecordedCall,
     RecordFailure,
@@ -77,14 +79,11 @@ def run_step(
     Raises `StepFailed`; `ReplayError` for a record that does not fit the type; and `Usage` for a
     type of which nothing can be made."""
     check_type(returns)
+    _note_unsure(pass_, key, undo)
     known = recalled(pass_, key)
     tried = 0
     if known is not None:
-        if input and known.input and known.input != input:
-            raise ReplayError(
-                f"the item of {key!r} is not the one that was recorded",
-                hint="step.map needs the same items on every pass: make the list in a step",
-            )
+        _check_item(key, known, input)
         if known.phase == "completed":
             return _recorded_result(pass_, key, read(known.body), returns, undo)
         if known.phase == "failed":
@@ -98,6 +97,9 @@ def run_step(
         if inside.get():
             yield from guard(pass_, key)
         tried += 1
+        if can_undo:
+            yield RecordBegin(key, tried, input)
+            pass_.begun.add(key)
         began = clock()
         try:
             value = yield _new(
@@ -111,6 +113,7 @@ def run_step(
             result = result if returns is None else _as_type(result, returns, key)
         except Exception as error:
             pass_.forgotten.pop(key, None)
+            pass_.begun.discard(key)
             failure = Failure.of(error, pass_.secrets)
             recorded: Recorded = yield RecordFailure(
                 step=key,
@@ -119,15 +122,32 @@ def run_step(
                 tried=tried,
                 retry=terms,
                 input=input,
+                undo=can_undo and (undo.if_failed or is_cut_off(error)),
             )
             if not recorded.due_us:
                 raise _step_failed(key, failure.as_json()) from original(error)
             yield Park(key, recorded.due_us)
         else:
+            pass_.begun.discard(key)
             yield _new(
                 RecordResult, (key, text, _ms(clock() - began), tried, input, undo is not None)
             )
             return result
+
+
+def _note_unsure(pass_: Pass, key: str, undo: Any) -> None:
+    """Note what undoes a step of which nobody knows what it has done."""
+    if undo is not None and key in pass_.unsure:
+        pass_.undos[key] = (undo, None)
+
+
+def _check_item(key: str, known: RecordedCall, input: str) -> None:
+    """Raise `ReplayError` if the step was recorded for another item of its map."""
+    if input and known.input and known.input != input:
+        raise ReplayError(
+            f"the item of {key!r} is not the one that was recorded",
+            hint="step.map needs the same items on every pass: make the list in a step",
+        )
 
 
 def _as_type(value: Any, returns: Any, key: str) -> Any:

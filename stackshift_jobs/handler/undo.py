@@ -4,8 +4,9 @@ The daemon says that a run is to be undone. Its handler then makes a pass over w
 no further, by which it says again what undoes each step; then these are called, the last step
 first, each as a step of its own (`undo NAME`), with its own retries.
 
-Laws: a step is undone if its result is on record and its undo is not; nothing of the handler begins
-in such a pass; the first undo that fails for good ends it, and the earlier steps stay done.
+Laws: a step is undone if its undo is not on record, and its result is, or its function was ended
+from outside, so that nobody knows what it has done; nothing of the handler begins in such a pass;
+the first undo that fails for good ends it, and the earlier steps stay done.
 """
 
 from __future__ import annotations
@@ -26,11 +27,14 @@ UNDO_RETRY: Final = Retry(max_attempts=10, max_backoff="1m")
 
 
 class Undo(NamedTuple):
-    """What undoes a step: `fn` gets its result. `retry` and `timeout` are those of this call."""
+    """What undoes a step: `fn` gets its result, or None if nobody knows how far the step came.
+    `retry` and `timeout` are those of this call. With `if_failed` it is called, with None, also if
+    the step's function has raised."""
 
     fn: Any
     retry: Retry = UNDO_RETRY
     timeout: Duration | None = None
+    if_failed: bool = False
 
 
 def undo(given: Any, made: Callable[[Any], Callable[[Any], Any]] | None = None) -> Undo | None:
@@ -58,6 +62,7 @@ def undo_steps(pass_: Pass) -> Iterator[tuple[str, Steps]]:
         for key, known in pass_.recorded_calls.items()
         if known.undo and known.phase == "completed" and not known.undone
     ]
+    done += [(seq, key) for key, seq in pass_.unsure.items()]
     for _, key in sorted(done, reverse=True):
         found = pass_.undos.get(key)
         if found is None:

@@ -19,6 +19,7 @@ import subprocess
 import time
 from typing import IO, Final, NamedTuple, Protocol
 
+from stackshift_jobs.errors import cut_off
 from stackshift_jobs.programs.ending import Ending, Remains, end
 from stackshift_jobs.programs.processes import Mark, ProcessGroup
 from stackshift_jobs.programs.supervisor import Stop, Supervisor
@@ -200,8 +201,10 @@ class _Running:
         for output in self._outputs:
             output.drain()
         if self._timed_out:
-            raise TimeoutError(
-                f"{self._program.argv[0]} ran longer than {self._program.timeout_ms} ms"
+            raise cut_off(
+                TimeoutError(
+                    f"{self._program.argv[0]} ran longer than {self._program.timeout_ms} ms"
+                )
             )
         if self._stopped:
             assert self._stop.reason is not None

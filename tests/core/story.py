@@ -319,9 +319,11 @@ class Story:
         retry: r.RetryTerms | None = None,
         retryable: bool = True,
         after: str | None = None,
+        undo: bool = False,
         **verdict: Any,
     ) -> Decision:
-        """The next try of a step raises; `verdict` are other fields of the error's verdict."""
+        """The next try of a step raises; `verdict` are other fields of the error's verdict. With
+        `undo` its function was ended from outside, and can be undone."""
         return self.do(
             c.FailStep(
                 run,
@@ -333,12 +335,15 @@ class Story:
                 self._tried(run, step),
                 _verdict(retryable, after, verdict),
                 retry,
+                undo=undo,
             )
         )
 
-    def step_opens(self, run: str, step: str) -> Decision:
-        """A step has been executing for a while."""
-        return self.do(c.OpenStep(run, self.token(run), step, self._tried(run, step)))
+    def step_opens(self, run: str, step: str, *, undo: bool = False) -> Decision:
+        """A step has been executing for a while; or with `undo`, begins and can be undone."""
+        call = 7 if undo else 0
+        tried = self._tried(run, step)
+        return self.do(c.OpenStep(run, self.token(run), step, tried, None, undo, call))
 
     def checkpoints(self, run: str, step: str, value: Any) -> Decision:
         """The function of a step says how far it has come."""

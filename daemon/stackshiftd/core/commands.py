@@ -497,7 +497,8 @@ class CompleteStep(Command, frozen=True):
 
 
 class FailStep(Command, frozen=True):
-    """Record that a try of a step raised. `retry` are the step's own terms, if it has any."""
+    """Record that a try of a step raised. `retry` are the step's own terms, if it has any. `undo`:
+    see `records.StepFailed`."""
 
     run: str
     token: int
@@ -509,11 +510,12 @@ class FailStep(Command, frozen=True):
     verdict: Verdict = Verdict()
     retry: RetryTerms | None = None
     input: str = ""
+    undo: bool = False
 
 
 class OpenStep(Command, frozen=True):
     """Record that a step has been executing for a while, has started `program`, or begins and can
-    be undone (`undo`). There is no answer."""
+    be undone (`undo`). A `call` of 0 wants no answer."""
 
     run: str
     token: int
@@ -521,6 +523,7 @@ class OpenStep(Command, frozen=True):
     tried: int = 1
     program: Program | None = None
     undo: bool = False
+    call: int = 0
 
 
 class CheckpointStep(Command, frozen=True):

@@ -466,9 +466,10 @@ class Program(Part, frozen=True):
 
 
 class StepStarted(Record, frozen=True, tag="step.started"):
-    """The step has been executing for a while, or has started `program`, or the code says how it is
-    undone (`undo`). Nothing waits for this record; it shows what was under way at a crash, and what
-    has to be ended, or finished, after it."""
+    """The step has been executing for a while, or has started `program`, or begins and the code
+    says how it is undone (`undo`). It shows what was under way at a crash, and what has to be
+    ended, finished or undone after it. A function that can be undone is called when this record is
+    durable."""
 
     run: str
     attempt: int
@@ -495,7 +496,8 @@ class StepCompleted(Record, frozen=True, tag="step.completed"):
 class StepFailed(Record, frozen=True, tag="step.failed"):
     """Try number `tried` of the step raised. The step is tried again at `retry_at`; without
     `retry_at` it has failed for good and replays as failed. A try that does not count (`counts`)
-    was snoozed; see `AttemptFailed`."""
+    was snoozed; see `AttemptFailed`. With `undo` it may be done all the same, and the code says how
+    it is undone: its function was ended from outside."""
 
     run: str
     attempt: int
@@ -506,6 +508,7 @@ class StepFailed(Record, frozen=True, tag="step.failed"):
     retry_at: str | None = None
     input: str = ""
     counts: bool = True
+    undo: bool = False
 
 
 class StepCheckpointed(Record, frozen=True, tag="step.checkpointed"):

@@ -124,6 +124,8 @@ class _MortalThreadPort(ThreadPort):
         return super().perform(op)
 
     def tell(self, op: ops.Tell) -> ops.Recorded:
+        if isinstance(op, ops.RecordBegin):
+            return super().tell(op)  # Neither before the step nor at its record.
         self._worker.strike(self._execution, op.step, BEFORE_RECORD)
         recorded = super().tell(op)
         self._worker.strike(self._execution, op.step, AFTER_RECORD)
@@ -150,11 +152,12 @@ class _MortalLoopPort(LoopPort):
         return None if self._strikes(op.step, BEFORE_STEP) else super().perform(call, op)
 
     def tell(self, call: Call, op: ops.Tell) -> None:
-        if not self._strikes(op.step, BEFORE_RECORD):
+        if isinstance(op, ops.RecordBegin) or not self._strikes(op.step, BEFORE_RECORD):
             super().tell(call, op)
 
     def is_heard(self, call: Call) -> bool:
-        return not self._strikes(call.key, AFTER_RECORD)
+        begins = isinstance(call.op, ops.RecordBegin)
+        return begins or not self._strikes(call.key, AFTER_RECORD)
 
 
 class LocalProcess:

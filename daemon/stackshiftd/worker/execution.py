@@ -128,6 +128,7 @@ class Execution:
         if order.cancel is not None:
             self.set_cancelling(order.cancel)
         self.undoes = self.pass_.undoes = order.undoes
+        self.pass_.unsure = dict(order.unsure)
         if order.undoes and order.cancel is not None and not order.cancel.raised_seq:
             self.pass_.cancellation = None  # It was over before it was told.
         """Is what is on record to be undone? Then `pass_.undoes` until the handler has left."""
@@ -348,16 +349,16 @@ class Execution:
             begun.beaten = began
         self.open[op.step] = OpenStep(op, began)
         if op.undo:
-            # After a crash, whether it had begun has to be known: see `must_finish`.
-            self.noted.add(op.step)
-            self.send(c.OpenStep(self.run, self.token, op.step, op.tried, undo=True))
+            self.noted.add(op.step)  # It is on record: see `ops.RecordBegin`.
 
     def must_finish(self, op: ops.Op | None) -> bool:
-        """Is it a step that can be undone, and that had begun when an earlier execution was lost?
-        What it has done by then is only known, and undone, once it has come to its end; so it is
-        tried again even where nothing new begins."""
-        if not isinstance(op, ops.Perform) or not op.undo:
+        """Is it a step that can be undone, and that has begun, or had when an earlier execution was
+        lost? What it has done by then is best known once it has come to its end; so it goes on, or
+        is tried again, even where nothing new begins."""
+        if not (isinstance(op, ops.RecordBegin) or (isinstance(op, ops.Perform) and op.undo)):
             return False
+        if op.step in self.pass_.begun:
+            return True
         known = self.pass_.recorded_calls.get(op.step)
         return known is not None and known.undo and known.phase == "running"
 
@@ -435,6 +436,8 @@ def verdict_of(failure: Failure) -> c.Verdict:
 def command_of(op: ops.Tell, run: str, token: int, call: int) -> c.Command:
     """The command that sends the call `op` to the daemon."""
     match op:
+        case ops.RecordBegin():
+            return c.OpenStep(run, token, op.step, op.tried, undo=True, call=call)
         case ops.RecordResult():
             return c.CompleteStep(
                 run,
@@ -460,6 +463,7 @@ def command_of(op: ops.Tell, run: str, token: int, call: int) -> c.Command:
                 verdict_of(op.failure),
                 terms,
                 op.input,
+                op.undo,
             )
         case ops.RecordValue():
             return c.RecordValue(run, token, call, op.step, Raw(op.value))

@@ -105,7 +105,8 @@ class Execute(Frame, frozen=True):
     `scheduled_at_us` is 0 for a run that no schedule started; `attempt_us` is when its attempt
     began. `printed` is what `RunLog` has to know, of a worker that cannot see the run's log.
     `cancel` is set if the run is to be cancelled gently. With `undoes`, the handler goes over what
-    is on record, and that is undone."""
+    is on record, and that is undone; so are the steps `unsure`, which have no result and may be
+    done, each since the record of that sequence number."""
 
     run: str
     token: int
@@ -120,6 +121,7 @@ class Execute(Frame, frozen=True):
     printed: dict[int, int] = {}
     cancel: Cancel | None = None
     undoes: bool = False
+    unsure: dict[str, int] = {}
 
 
 class Rehearse(Frame, frozen=True):

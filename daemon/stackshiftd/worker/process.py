@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from stackshift_jobs.errors import cut_off
 from stackshift_jobs.handler.replay import Unwinding
 from stackshift_jobs.handler.steps import Limits
 from stackshift_jobs.programs import inheritance
@@ -425,7 +426,7 @@ class Worker:
             op = opened.op
             if op.step in execution.overdue_calls:
                 continue
-            late = TimeoutError(f"step {op.step!r} ran longer than {op.timeout_ms} ms")
+            late = cut_off(TimeoutError(f"step {op.step!r} ran longer than {op.timeout_ms} ms"))
             self._leave_behind(execution, opened, late, now)
 
     def _fail_silent(self, execution: ThreadedExecution, late: StepTry, now: float) -> None:

@@ -196,7 +196,7 @@ class _Rehearsed(ABC):
     def note(self, op: ops.Tell | ops.Perform) -> None:
         """Note what is asked for."""
         match op:
-            case ops.Perform():
+            case ops.Perform() | ops.RecordBegin():
                 asked = Asked(op.step, "run", op.input)
             case ops.RecordValue():
                 asked = Asked(op.step, "value")

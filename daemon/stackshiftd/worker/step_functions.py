@@ -18,6 +18,7 @@ from types import CodeType
 from typing import Any, Final, Protocol
 
 from stackshift_jobs.callables import is_async
+from stackshift_jobs.errors import cut_off
 from stackshift_jobs.handler import ops
 from stackshift_jobs.handler.current_step import current_try
 from stackshift_jobs.handler.failures import Escaped
@@ -324,7 +325,7 @@ def _carried(error: BaseException) -> BaseException:
 
 
 def _late(op: ops.Perform) -> TimeoutError:
-    return TimeoutError(f"step {op.step!r} ran longer than {op.timeout_ms} ms")
+    return cut_off(TimeoutError(f"step {op.step!r} ran longer than {op.timeout_ms} ms"))
 
 
 def _seconds(op: ops.Perform) -> float | None:

@@ -168,8 +168,8 @@ class ThreadPort:
         """Send the call and block until its records are durable; raises `Unwinding`, and
         `Cancelling`."""
         execution = self._execution
-        self._only_replays()
-        if execution.pass_.holds and _is_new(op):
+        self._only_replays(op.step)
+        if execution.pass_.holds and _is_new(op) and not execution.must_finish(op):
             self.raise_cancel(op.step)
         overdue = execution.overdue_calls.pop(op.step, None)
         if overdue is not None:
@@ -194,7 +194,7 @@ class ThreadPort:
         execution = self._execution
         call = next(_calls)
         failure = ops.RecordFailure(
-            op.step, Failure.of(error), duration_ms, op.tried, op.retry, op.input
+            op.step, Failure.of(error), duration_ms, op.tried, op.retry, op.input, op.undo
         )
         waiter = Waiter()
         with execution.guard:
@@ -221,10 +221,14 @@ class ThreadPort:
         self._calls[call] = self._execution
         return waiter
 
-    def _only_replays(self) -> None:
-        """Raise `Unwinding` in a pass that only goes over what is on record, to undo it."""
+    def _only_replays(self, *steps: str) -> None:
+        """Raise `Unwinding` in a pass that only goes over what is on record, to undo it; or
+        `Cancelling` where the handler was told of that, for what it did then is on record too."""
         pass_ = self._execution.pass_
         if pass_.undoes:
+            told = pass_.cancellation
+            if told is not None and told.raised_at in steps and not told.is_told:
+                self.raise_cancel(told.raised_at)
             with self._execution.guard:
                 pass_.unwinding = pass_.unwinding or UNDOES
             raise Unwinding(pass_.unwinding)
@@ -267,7 +271,7 @@ class ThreadPort:
         `Unwinding` to suspend the run."""
         execution, pace = self._execution, self._execution.pace
         if not any(map(execution.has_ended, parks)):
-            self._only_replays()
+            self._only_replays(*(op.step for op in parks))
         self._raise_at(parks)
         event = threading.Event()
         with execution.guard:
@@ -320,7 +324,7 @@ class ThreadPort:
         """
         execution = self._execution
         self._execution.refuse_unwinding()
-        self._only_replays()
+        self._only_replays(op.step)
         is_told_here = racing.get() is None and not execution.must_finish(op)
         if execution.pass_.holds and is_told_here:
             self.raise_cancel(op.step)

@@ -431,6 +431,7 @@ class Histories(RuleBasedStateMachine):
                 after=SPANS[pick % 6] if pick % 7 == 0 else None,
                 counts=pick % 11 > 0,
                 kinds=[[f"jobs.{KINDS[pick % 13 % 3]}", "builtins.Exception"]],
+                undo=pick % 2 == 0 and run.undoing is None,
             )
 
     def open_step(self, run: Run, pick: int) -> str | None:
@@ -445,7 +446,8 @@ class Histories(RuleBasedStateMachine):
 
     def step_opens(self, run: Run, pick: int) -> None:
         """A step has been executing for a while."""
-        self.story.step_opens(run.id, STEPS[pick % len(STEPS)])
+        undo = pick % 3 == 0 and run.undoing is None
+        self.story.step_opens(run.id, STEPS[pick % len(STEPS)], undo=undo)
 
     def checkpoints(self, run: Run, pick: int) -> None:
         """The function of a step says how far it has come, in order or late."""
@@ -570,7 +572,7 @@ class Histories(RuleBasedStateMachine):
         for _ in range(pick % 3 + 1):
             if run.still_done:
                 step = self.story.undoes(run.id)
-                assert run.calls[step].undone
+                assert step not in run.still_done
         if not run.still_done:
             self.story.ends_undone(run.id)
             assert run.status.value == undoing.status
@@ -719,6 +721,7 @@ def from_worker(run: str, token: int) -> list[c.Command]:
         c.CompleteStep(run, token, 7, "a", r.NULL),
         c.FailStep(run, token, 7, "a", r.Error("E", "late")),
         c.OpenStep(run, token, "a"),
+        c.OpenStep(run, token, "a", undo=True, call=7),
         c.RecordValue(run, token, 7, "[now]", r.NULL),
         c.BeginSleep(run, token, 7, "nap", 1000),
         c.StartChild(run, token, 7, "child", child, True),

@@ -95,6 +95,8 @@ class Record:
                 known = ops.RecordedCall("child", "waiting", child=op.run)
             case ops.Ask():
                 return answer(self, op)
+            case ops.RecordBegin():
+                return ops.Recorded()
         self.recorded_calls[op.step] = known
         return ops.Recorded(known.due_us, known.child)
 

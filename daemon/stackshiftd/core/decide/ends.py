@@ -291,8 +291,9 @@ def _undo_failed(
     assert undoing is not None
     why = f": {undoing.error.type}: {undoing.error.message}" if undoing.error is not None else ""
     what = f"{step}: " if step is not None else ""
+    done = [f"{name} (perhaps)" if name in run.tries else name for name in run.still_done]
     text = (
-        f"{what}{error.type}: {error.message}; still done: {', '.join(run.still_done)} "
+        f"{what}{error.type}: {error.message}; still done: {', '.join(done)} "
         f"(the run was {undoing.status} before that{why})"
     )
     told = msgspec.structs.replace(error, type="UndoFailed", message=text, retryable=False)

@@ -56,6 +56,7 @@ def fail_step(_state: State, run: Run, command: c.FailStep, now_us: int) -> Deci
         rfc3339(due_us) if due_us is not None else None,
         command.input,
         verdict.counts,
+        command.undo,
     )
     return Decision((record,), (Acknowledge(command.call, due_us or 0),))
 
@@ -63,13 +64,13 @@ def fail_step(_state: State, run: Run, command: c.FailStep, now_us: int) -> Deci
 def open_step(_state: State, run: Run, command: c.OpenStep, _now_us: int) -> Decision:
     """Record that a step is executing, and which program, unless it has an outcome already."""
     step = run.calls.get(command.step)
-    # Its outcome may have overtaken this command.
-    if step is not None and step.phase is not Phase.OPEN:
+    # Its outcome may have overtaken this command, unless its function waits for the answer.
+    if step is not None and step.phase is not Phase.OPEN and not command.call:
         return NOTHING
     started = r.StepStarted(
         run.id, run.attempt, command.step, command.tried, command.program, command.undo
     )
-    return Decision((started,))
+    return Decision((started,), (Acknowledge(command.call),) if command.call else ())
 
 
 def checkpoint_step(_state: State, run: Run, command: c.CheckpointStep, _now_us: int) -> Decision:

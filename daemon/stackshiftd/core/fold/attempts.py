@@ -103,9 +103,11 @@ def free_slot(state: State, run: Run, at_us: int) -> None:
     del state.executions[run.worker][run.id]
     run.token = 0
     run.worker = ""
-    for tries in run.tries.values():
-        tries.ended += tries.going
-        tries.going = False
+    for step, tries in run.tries.items():
+        if tries.going:
+            tries.unsure_seq = run.unsure_since(step)
+            tries.ended += 1
+            tries.going = False
     state.queues[run.queue].release(run.concurrency_key)
     state.settle_queue(run.queue)
 

@@ -57,6 +57,8 @@ def _step_completed(state: State, entry: r.Entry, record: r.StepCompleted) -> No
     )
     if run.undoing is not None and (undone := run.calls.get(undone_by(record.step))):
         undone.undone = True
+    if run.undoing is not None and (tries := run.tries.get(undone_by(record.step))):
+        tries.unsure_seq = 0
     run.tries.pop(record.step, None)
     note(run, kept)
 
@@ -90,6 +92,8 @@ def _step_failed(state: State, entry: r.Entry, record: r.StepFailed) -> None:
     tries = _tries(run, record.step)
     tries.ended += 1
     tries.going = False
+    if record.undo:
+        tries.unsure_seq = entry.seq
     if record.retry_at:
         await_call(state, run, record.step, step)
     note(run, None)
@@ -186,6 +190,8 @@ def _call_withdrawn(state: State, entry: r.Entry, record: r.CallWithdrawn) -> No
         call = run.calls[record.step] = Call(CallKind.RUN, Phase.WITHDRAWN, entry.seq)
     elif call.phase is Phase.WAITING:
         _forget_wait(state, run, record.step, call)
+    elif call.undo and call.phase is Phase.OPEN:
+        _tries(run, record.step).unsure_seq = entry.seq
     call.phase = Phase.WITHDRAWN
     call.seq, call.at_us, call.due_us = entry.seq, entry.at_us, 0
     note(run, None)

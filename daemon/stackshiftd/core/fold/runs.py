@@ -32,6 +32,7 @@ from stackshiftd.core.state.state import (
     Run,
     State,
     Status,
+    Tries,
     Undoing,
 )
 
@@ -79,10 +80,7 @@ def created(state: State, entry: r.Entry, record: r.RunCreated, source: Run | No
     if run.deadline_us:
         run.deadline_span_us = run.deadline_us - run.place_us
     if source is not None:
-        run.calls = _without(source.calls, record.forgotten)
-        for call in run.calls.values():
-            call.undo = False  # What the source has done is not the fork's to undo.
-        run.tries = _without(source.tries, record.afresh)
+        _inherit(run, source, record)
         if any(name not in record.forgotten for name in source.calls):
             # What it reuses was decided by these.
             run.first_labels = source.first_labels
@@ -105,6 +103,16 @@ def created(state: State, entry: r.Entry, record: r.RunCreated, source: Run | No
         state.chains[run.chain] = run.id
     if record.key is not None:
         _keep_key(state, entry, record, record.key)
+
+
+def _inherit(run: Run, source: Run, record: r.RunCreated) -> None:
+    """Give a fork what its source has recorded. What that has done is not the fork's to undo."""
+    run.calls = _without(source.calls, record.forgotten)
+    for call in run.calls.values():
+        call.undo = False
+    run.tries = _without(source.tries, record.afresh)
+    for tries in run.tries.values():
+        tries.unsure_seq = 0
 
 
 def _first_status(waits: bool, record: r.RunCreated) -> Status:
@@ -341,7 +349,10 @@ def retried(state: State, entry: r.Entry, record: r.RunRetried, rebuilt: Run | N
         state.chains[run.chain] = run.id
     _lapse_key(state, run, entry.at_us)
     run.calls = _without(run.calls, record.forgotten)
+    unsure = {name: tries.unsure_seq for name, tries in run.tries.items() if tries.unsure_seq}
     run.tries = _without(run.tries, record.afresh)
+    for name, seq in unsure.items():
+        run.tries.setdefault(name, Tries()).unsure_seq = seq
     for name, value in record.replaced.items():
         kept = keep(state, value, entry.seq)
         before = run.calls.get(name)

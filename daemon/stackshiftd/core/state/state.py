@@ -203,6 +203,9 @@ class Tries(msgspec.Struct):
     """Is one recorded as started, and not as ended?"""
     checkpoint: Checkpoint | None = None
     """The last one, of whichever try."""
+    unsure_seq: int = 0
+    """Sequence number of the record since which what the step does may be done: the code says how
+    it is undone, and a try of it has ended from outside, so nobody knows how far it came."""
 
 
 class Cancelling(msgspec.Struct):
@@ -343,14 +346,23 @@ class Run(msgspec.Struct):
 
     @property
     def still_done(self) -> list[str]:
-        """The steps that can be undone and are not, in the order in which they would be."""
-        calls = self.calls
-        done = [
-            name
-            for name, call in calls.items()
+        """The steps that can be undone and are not, in the order in which they would be: those with
+        a result, and those of which nobody knows how far they came."""
+        done = {
+            name: call.seq
+            for name, call in self.calls.items()
             if call.undo and not call.undone and call.phase is Phase.COMPLETED
-        ]
-        return sorted(done, key=lambda name: calls[name].seq, reverse=True)
+        }
+        done |= {name: seq for name in self.tries if (seq := self.unsure_since(name))}
+        return sorted(done, key=done.__getitem__, reverse=True)
+
+    def unsure_since(self, step: str) -> int:
+        """The record since which what `step` does may be done, although it has no result: 0 if it
+        is certain that it is not, or if nobody could undo it."""
+        tries = self.tries[step]
+        call = self.calls.get(step)
+        executes = tries.going and call is not None and call.undo
+        return tries.unsure_seq or (call.seq if executes and call is not None else 0)
 
     @property
     def suspect(self) -> bool:

@@ -59,6 +59,8 @@ class Steps:
         """The steps whose failure ended the attempt, and that the next one tries again."""
         self.executing: set[str] = set()
         """Steps that are recorded as started, and not as ended since."""
+        self.unsure: set[str] = set()
+        """Steps without a result that may be done, and that the code says how to undo."""
         self.estimated: set[str] = set()
         """Steps under way of which it is not known exactly when they began."""
         self.on_timeout: dict[str, str] = {}
@@ -127,6 +129,8 @@ class Steps:
             if step["status"] == "running" and step["kind"] == "run":
                 step["status"] = status
                 if name in self.executing:
+                    if step["undone"] is False:
+                        self.unsure.add(name)
                     step["attempts"] = self.failures[name] = self.failures.get(name, 0) + 1
         self.executing.clear()
 
@@ -260,6 +264,8 @@ def _step_started(steps: Steps, entry: Entry, record: r.StepStarted) -> None:
     # A later try may be the earlier one by the clock, if that was set back.
     since = rfc3339(steps.before(entry.at_us, before_us))
     step["started_at"] = min(step["started_at"], since)
+    if record.undo:
+        step["undone"] = False
 
 
 def _step_checkpointed(steps: Steps, entry: Entry, record: r.StepCheckpointed) -> None:
@@ -274,14 +280,19 @@ def _step_completed(steps: Steps, entry: Entry, record: r.StepCompleted) -> None
     if record.undo:
         facts["undone"] = False
     steps.finish(record.step, "run", entry.at_us, **facts)
+    steps.unsure.discard(record.step)
     if undone := steps.by_name.get(undone_by(record.step)):
         undone["undone"] = True
+        steps.unsure.discard(undone["name"])
 
 
 def _step_failed(steps: Steps, entry: Entry, record: r.StepFailed) -> None:
     tried = steps.end_try(record, entry.at_us)
     steps.failures[record.step] = tried
-    facts = {"attempts": tried, "error": error_object(record.error)}
+    if record.undo:
+        steps.unsure.add(record.step)
+    undone = False if record.step in steps.unsure else None
+    facts = {"attempts": tried, "error": error_object(record.error), "undone": undone}
     if record.retry_at:
         steps.by_name[record.step] |= {"status": "retrying", **facts}
     else:
@@ -333,6 +344,8 @@ def _call_withdrawn(steps: Steps, entry: Entry, record: r.CallWithdrawn) -> None
     kind = "run" if again is None else again["kind"]
     step = steps.begin(record.step, kind, steps.before(entry.at_us, STARTED_AFTER_US))
     steps.estimated.discard(record.step)
+    if record.step in steps.executing and step["undone"] is False:
+        steps.unsure.add(record.step)
     steps.executing.discard(record.step)
     steps.finish(record.step, step["kind"], entry.at_us, status="cancelled")
     steps.withdrawn.add(record.step)

@@ -95,7 +95,15 @@ def execute(run: Run, read: Callable[[Body], bytes]) -> Execute:
         attempt_us=run.attempt_us,
         cancel=_cancel(run),
         undoes=run.undoing is not None,
+        unsure=_unsure(run),
     )
+
+
+def _unsure(run: Run) -> dict[str, int]:
+    """The steps without a result that are to be undone, with their places in the order."""
+    if run.undoing is None:
+        return {}
+    return {step: tries.unsure_seq for step, tries in run.tries.items() if tries.unsure_seq}
 
 
 def _cancel(run: Run) -> Cancel | None:
