@@ -11,6 +11,7 @@ from __future__ import annotations
 from asyncio import CancelledError, Future
 from typing import Any
 
+from stackshift_jobs.handler.failures import is_a, parts_of
 from stackshift_jobs.handler.ops import RaiseCancel, Recorded, Steps
 
 
@@ -50,9 +51,7 @@ def ask_to_raise(step: str) -> Steps:
 
 def is_cancelling(error: BaseException) -> bool:
     """Is it nothing but a cancellation, how a handler that was told lets that pass on?"""
-    if isinstance(error, BaseExceptionGroup):
-        return all(map(is_cancelling, error.exceptions))
-    return isinstance(error, CancelledError)
+    return all(is_a(part, CancelledError) for part in parts_of(error))
 
 
 def interrupt(task: Any) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator
-from typing import Any, Final, NamedTuple
+from types import TracebackType
+from typing import Any, Final, NamedTuple, TypeGuard, TypeVar
 
 from stackshift_jobs.errors import (
     CommandFailed,
@@ -32,6 +33,11 @@ MAX_PARTS: Final = 100
 _NAMED_PARTS: Final = 5
 _FINAL: Final = (NonRetryable, CancelRun, PayloadRefused, Usage, InsideHandler)
 _OURS: Final = ("stackshift_jobs", "stackshiftd")
+_CAUSE: Final = BaseException.__dict__["__cause__"].__get__
+_TRACEBACK: Final = BaseException.__dict__["__traceback__"].__get__
+_EXCEPTIONS: Final = BaseExceptionGroup.__dict__["exceptions"].__get__
+
+Some = TypeVar("Some", bound=BaseException)
 
 
 class Escaped(Exception):
@@ -72,7 +78,14 @@ class Failure(NamedTuple):
         each failed step is tried again; only if all of them are snoozes, or cancel the run, is it a
         snooze, or does it cancel. A group of one means what its part means."""
         error = original(error)
-        parts = list(_parts(error))
+        try:
+            return cls._looked_at(error, secrets)
+        except BaseException:  # It cannot be looked at: its class answers for attributes itself.
+            return cls._unseen(error, secrets)
+
+    @classmethod
+    def _looked_at(cls, error: BaseException, secrets: Secrets) -> Failure:
+        parts = list(parts_of(error))
         shown = parts[0] if len(parts) == 1 else error
         asked = [_asked(part) for part in parts]
         delays = [each.delay_ms for each in asked if each and each.delay_ms is not None]
@@ -93,6 +106,22 @@ class Failure(NamedTuple):
             stdout=shown.stdout if isinstance(shown, CommandFailed) and shown.keeps_output else "",
         )
 
+    @classmethod
+    def _unseen(cls, error: BaseException, secrets: Secrets) -> Failure:
+        """What is known of an error by its type and its frames alone."""
+        return cls(
+            type=secrets.mask(_type_of(error)),
+            message=_text_of(error, secrets),
+            traceback=_frames_of(error, secrets),
+            retryable=not is_a(error, *_FINAL),
+            retry_after_ms=None,
+            retry_at_us=None,
+            counts=True,
+            cancels=is_a(error, CancelRun),
+            kinds=(_kinds(error),),
+            steps=(),
+        )
+
     def as_json(self) -> dict[str, Any]:
         """`{type, message, traceback, retryable, cancels}`, and what there is of a program."""
         failure: dict[str, Any] = {
@@ -111,17 +140,41 @@ class Failure(NamedTuple):
 
 def original(error: BaseException) -> BaseException:
     """The exception that was raised, if `error` carries it."""
-    return error.original if isinstance(error, Escaped) else error
+    return error.original if is_a(error, Escaped) else error
 
 
-def _parts(error: BaseException) -> Iterator[BaseException]:
+def is_a(error: BaseException, *kinds: type[Some]) -> TypeGuard[Some]:
+    """`isinstance(error, kinds)`, which for want of its type asks the error, and gets what its
+    `__getattribute__` raises."""
+    return issubclass(type(error), kinds)
+
+
+def cause_of(error: BaseException) -> BaseException | None:
+    """The `__cause__` of `error`, whatever its class makes of attributes."""
+    cause: BaseException | None = _CAUSE(error)
+    return cause
+
+
+def traceback_of(error: BaseException) -> TracebackType | None:
+    """The `__traceback__` of `error`, whatever its class makes of attributes."""
+    frames: TracebackType | None = _TRACEBACK(error)
+    return frames
+
+
+def exceptions_of(group: BaseExceptionGroup) -> tuple[BaseException, ...]:
+    """The `exceptions` of `group`, whatever its class makes of attributes."""
+    parts: tuple[BaseException, ...] = _EXCEPTIONS(group)
+    return parts
+
+
+def parts_of(error: BaseException) -> Iterator[BaseException]:
     """The exceptions in a group, however deep; of another exception, itself."""
     left = [error]
     found = 0
     while left and found < MAX_PARTS:
         part = original(left.pop())
-        if isinstance(part, BaseExceptionGroup):
-            left.extend(reversed(part.exceptions))
+        if is_a(part, BaseExceptionGroup):
+            left.extend(reversed(exceptions_of(part)))
         else:
             found += 1
             yield part
@@ -162,7 +215,7 @@ def _step_of(error: BaseException) -> str | None:
 
 
 def _type_of(error: BaseException) -> str:
-    return readable(error.type if isinstance(error, StepFailed) else type(error).__name__)
+    return readable(error.type if is_a(error, StepFailed) else type(error).__name__)
 
 
 def _message_of(error: BaseException, parts: list[BaseException], secrets: Secrets) -> str:
@@ -176,9 +229,9 @@ def _message_of(error: BaseException, parts: list[BaseException], secrets: Secre
 
 def _text_of(error: BaseException, secrets: Secrets) -> str:
     try:
-        text = error.message if isinstance(error, StepFailed) else str(error)
+        text = error.message if is_a(error, StepFailed) else str(error)
         return secrets.mask(readable(text))[:MAX_MESSAGE]
-    except Exception as bad:
+    except BaseException as bad:
         # It is the text that is missing; what happened is known by the type.
         return f"({type(bad).__name__} in {type(error).__name__}.__str__)"
 
@@ -203,6 +256,16 @@ def _traceback_of(shown: BaseException, error: BaseException, secrets: Secrets) 
             return ""
         lines = traceback.format_list(whole.stack) if is_plain else list(whole.format())
         return secrets.mask(readable("".join(lines)))[-MAX_TRACEBACK:]
+    except BaseException:  # It, or a cause of it, has no notes to give, nor parts.
+        return _frames_of(error, secrets)
+
+
+def _frames_of(error: BaseException, secrets: Secrets) -> str:
+    """The frames of the user's code, and nothing that the error itself has to say."""
+    try:
+        stack = traceback.extract_tb(traceback_of(error))
+        kept = [frame for frame in stack if not _is_ours(frame)]
+        return secrets.mask(readable("".join(traceback.format_list(kept))))[-MAX_TRACEBACK:]
     except Exception:
         return ""
 

@@ -56,6 +56,35 @@ class Endless(Exception):
         return "x" * 10_000_000
 
 
+class Bursting(Exception):
+    """Not even the attempt to make its text is an ordinary failure."""
+
+    def __str__(self) -> str:
+        raise KeyboardInterrupt
+
+
+class Opaque(Exception):
+    """Nothing can be asked of it."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+class Delegating(Exception):
+    """It looks for what it lacks in an attribute that it lacks, too."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+def nested(depth: int) -> Exception:
+    """An error in so many groups."""
+    error: Exception = ValueError("within")
+    for _ in range(depth):
+        error = ExceptionGroup("g", [error])
+    return error
+
+
 # --- Groups --------------------------------------------------------------------------------
 
 
@@ -204,10 +233,18 @@ ODD: dict[str, Callable[[], BaseException]] = {
     "not UTF-8": lambda: ValueError(f"cannot read {NOT_UTF8}"),
     "no text": Textless,
     "endless": Endless,
+    "bursting": Bursting,
+    "opaque": Opaque,
+    "opaque part": lambda: ExceptionGroup("g", [Opaque(), ValueError("v")]),
+    "delegating": Delegating,
+    "deep": lambda: nested(2_000),
     "not UTF-8, final": lambda: NonRetryable(f"no such file: {NOT_UTF8}"),
     "endless part": lambda: ExceptionGroup("g", [Endless(), Endless()]),
     "odd group": lambda: ExceptionGroup(NOT_UTF8, [Textless(), ValueError(NOT_UTF8)]),
 }
+
+LONG = ("deep", "endless part")
+"""Those whose own text takes all the room of the traceback."""
 
 
 @pytest.mark.parametrize("odd", ODD)
@@ -231,7 +268,8 @@ def test_error_with_any_text_is_recorded(
     run = stackshift.start(stackshift.job("odd", retry=ONCE)(chosen))
     assert run.status == "failed"
     assert run.error is not None
-    assert run.error["type"] == type(ODD[odd]()).__name__
+    assert run.error["type"] == ("ValueError" if odd == "deep" else type(ODD[odd]()).__name__)
+    assert "test_failures.py" in run.error["traceback"] or odd in LONG
     assert len(run.error["message"]) <= 4096
     run.error["message"].encode("utf-8")
 

@@ -26,7 +26,7 @@ from stackshift_jobs.handler import ops
 from stackshift_jobs.handler.cancelling import Cancellation, is_cancelling
 from stackshift_jobs.handler.clock import WALL, Clock
 from stackshift_jobs.handler.context import Facts
-from stackshift_jobs.handler.failures import Failure
+from stackshift_jobs.handler.failures import Failure, is_a, parts_of
 from stackshift_jobs.handler.replay import Continued, Pass, Unwinding
 from stackshift_jobs.handler.steps import Limits
 from stackshift_jobs.programs.processes import ProcessGroup
@@ -49,6 +49,7 @@ from stackshiftd.worker.frames import (
 )
 from stackshiftd.worker.lease import Lease
 from stackshiftd.worker.output.run_log import RunLog
+from stackshiftd.worker.process_copy import ProcessCopy, end_copy
 from stackshiftd.worker.programs import Programs
 from stackshiftd.worker.secrets import SecretTerms, read_payload
 from stackshiftd.worker.step_tries import StepTry
@@ -238,7 +239,11 @@ class Execution:
             try:
                 value = outcome()
             except BaseException as error:
+                if ProcessCopy.is_this:
+                    end_copy(error)
                 return self.raised(error)
+            if ProcessCopy.is_this:
+                end_copy(None)
             return self.returned(value)
         except BaseException as bad:
             return self.unreportable(bad)
@@ -384,9 +389,7 @@ class Execution:
 
 def is_continued(error: BaseException) -> bool:
     """Is it how `ctx.continue_as` ends a handler? A task group brings that as a group."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(map(is_continued, error.exceptions))
-    return isinstance(error, Continued)
+    return all(is_a(part, Continued) for part in parts_of(error))
 
 
 def recorded_call(frame: Recall | Outcome) -> ops.RecordedCall:

@@ -23,6 +23,7 @@ from stackshift_jobs.errors import ReplayError
 from stackshift_jobs.handler import ops
 from stackshift_jobs.handler.async_context import AsyncJobContext
 from stackshift_jobs.handler.cancelling import ask_to_raise, interrupt
+from stackshift_jobs.handler.failures import is_a
 from stackshift_jobs.handler.ports import awaited
 from stackshift_jobs.handler.replay import Unwinding
 from stackshift_jobs.handler.scope import in_handler
@@ -267,7 +268,7 @@ class LoopedExecution(Execution):
             if error is None and isinstance(self._last, c.FailAttempt) and not call.is_given_up():
                 self._record_late(call, value)
             self._ended_function()
-        elif isinstance(error, Unwinding):
+        elif error is not None and is_a(error, Unwinding):
             # Its program was ended at a drain: it has no outcome, and runs again.
             self._proceed()
         else:

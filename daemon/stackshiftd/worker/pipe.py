@@ -19,6 +19,7 @@ from typing import Final
 import msgspec
 
 from stackshiftd.worker.frames import Frame, encode
+from stackshiftd.worker.process_copy import refuse_calls
 
 READ_BYTES: Final = 1 << 18
 
@@ -72,12 +73,16 @@ class Pipe:
         self._gathered.append(encode(frame))
 
     def send(self, frame: Frame | msgspec.Struct) -> None:
-        """Send from any thread, at once; blocks while the socket is full."""
+        """Send from any thread, at once; blocks while the socket is full. Raises `Usage` in a
+        forked copy of this process."""
+        refuse_calls()
         self._write(encode(frame) + b"\n")
 
     def hand_over(self, frame: Frame | msgspec.Struct) -> None:
         """Send from any thread through the loop's thread: frames from many threads leave in one
-        write, and none of these threads has to release the interpreter for it."""
+        write, and none of these threads has to release the interpreter for it. Raises `Usage` in
+        a forked copy of this process."""
+        refuse_calls()
         assert self._loop is not None
         line = encode(frame)
         with self._handing:

@@ -30,7 +30,7 @@ from stackshift_jobs.values.identities import is_step, step_name
 from stackshift_jobs.values.secrets import PROCESS
 from stackshiftd.core import commands as c
 from stackshiftd.core.records import Error
-from stackshiftd.worker import code_files, directory, loader
+from stackshiftd.worker import code_files, directory, loader, process_copy
 from stackshiftd.worker.event_loop import new_loop
 from stackshiftd.worker.exec_job import EXEC
 from stackshiftd.worker.execution import (
@@ -237,6 +237,7 @@ class Worker:
         PROCESS.when_first = lambda: self._pipe.send(KnowsSecrets())
         self.pipes.start(out, err, own, self._printing)
         program_output.install(self.pipes)
+        process_copy.install()
         project = Path(hello.project)
         files = code_files.read_sources(project, hello.jobs)
         jobs, failed = loader.import_project(

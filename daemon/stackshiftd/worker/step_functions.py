@@ -21,7 +21,7 @@ from stackshift_jobs.callables import is_async
 from stackshift_jobs.errors import cut_off
 from stackshift_jobs.handler import ops
 from stackshift_jobs.handler.current_step import current_try
-from stackshift_jobs.handler.failures import Escaped
+from stackshift_jobs.handler.failures import Escaped, is_a
 from stackshift_jobs.handler.replay import Unwinding
 from stackshift_jobs.handler.scope import current_step
 from stackshift_jobs.programs.supervisor import current_supervisor
@@ -29,6 +29,7 @@ from stackshiftd.worker.directory import StepThreads
 from stackshiftd.worker.frames import Stuck
 from stackshiftd.worker.loop.eager_tasks import started
 from stackshiftd.worker.pipe import Pipe
+from stackshiftd.worker.process_copy import ProcessCopy, end_copy
 from stackshiftd.worker.programs import Programs
 from stackshiftd.worker.step_tries import StepTry
 
@@ -108,7 +109,7 @@ class Running:
         del running[self.op.step]
         if self.timer is not None:
             self.timer.cancel()
-        if isinstance(error, Escaped) and self.late is not None:
+        if error is not None and is_a(error, Escaped) and self.late is not None:
             error = self.late
         self.execution.ended(self.op, failed=error is not None)
         self.execution.performed(self.call, value, error)
@@ -213,6 +214,8 @@ class StepFunctions:
                 value = context.run(op.fn, *op.args, **op.kwargs)
             except BaseException as raised:
                 error = _carried(raised)
+            if ProcessCopy.is_this:
+                context.run(end_copy, error)
             loop.call_soon_threadsafe(ended, value, error)
 
         def ended(value: Any, error: BaseException | None) -> None:
@@ -282,8 +285,12 @@ def _at_once(op: ops.Perform) -> Ended:
     try:
         op.fn(*op.args, **op.kwargs).send(None)
     except StopIteration as done:
+        if ProcessCopy.is_this:
+            end_copy(None)
         return done.value, None
     except BaseException as error:
+        if ProcessCopy.is_this:
+            end_copy(error)
         return None, _carried(error)
     raise AssertionError("the function was said to await nothing")
 
@@ -319,7 +326,7 @@ async def _limited(value: Awaitable[Any] | None, op: ops.Perform, seconds: float
 
 def _carried(error: BaseException) -> BaseException:
     """The error as one that futures, tasks and generators pass on like any other."""
-    if isinstance(error, Exception | Unwinding) and not isinstance(error, StopIteration):
+    if is_a(error, Exception, Unwinding) and not is_a(error, StopIteration):
         return error
     return Escaped(error)
 

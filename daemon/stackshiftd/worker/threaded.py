@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import itertools
+import sys
 import threading
 from collections.abc import Callable
 from contextvars import Context
@@ -41,6 +42,7 @@ from stackshiftd.worker.execution import (
 from stackshiftd.worker.frames import CallRecorded, Cancel
 from stackshiftd.worker.output.run_log import current_log
 from stackshiftd.worker.pipe import Pipe
+from stackshiftd.worker.process_copy import ProcessCopy, end_copy
 
 _calls: Final = itertools.count(1, 2)
 """Odd numbers; calls of handlers on the loop have the even ones."""
@@ -343,6 +345,8 @@ class ThreadPort:
         except BaseException as error:  # SystemExit and its like are the step's failure.
             raise Escaped(error) from error
         finally:
+            if ProcessCopy.is_this:
+                end_copy(sys.exception() if failed else None)
             with execution.guard:
                 execution.ended(op, failed=failed)
             current_supervisor.reset(supervised)

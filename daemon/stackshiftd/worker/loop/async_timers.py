@@ -13,6 +13,7 @@ from traceback import walk_tb
 from typing import Any
 
 from stackshift_jobs.handler import steps
+from stackshift_jobs.handler.failures import cause_of, exceptions_of, is_a, traceback_of
 from stackshift_jobs.handler.replay import Pass
 from stackshiftd.worker.loop.async_calls import AsyncCalls
 from stackshiftd.worker.loop.handler_loop import Timer
@@ -71,7 +72,7 @@ class AsyncTimers:
         frames = [
             frame
             for each in _with_parts(error)
-            for frame, _ in walk_tb(each.__traceback__)
+            for frame, _ in walk_tb(traceback_of(each))
             if frame.f_globals.get("__name__") in ("asyncio.timeouts", "asyncio.tasks")
         ]
         return [
@@ -95,10 +96,10 @@ def _with_parts(error: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(each))
         yield each
-        if each.__cause__ is not None:
-            left.append(each.__cause__)
-        if isinstance(each, BaseExceptionGroup):
-            left.extend(each.exceptions)
+        if (cause := cause_of(each)) is not None:
+            left.append(cause)
+        if is_a(each, BaseExceptionGroup):
+            left.extend(exceptions_of(each))
 
 
 def _is_of(timer: Timer, frame: dict[str, Any]) -> bool:

@@ -9,6 +9,8 @@ from collections.abc import Coroutine, Generator
 from contextvars import Context
 from typing import Any
 
+from stackshift_jobs.handler.failures import is_a
+
 if sys.version_info >= (3, 12):
 
     def started(
@@ -85,7 +87,8 @@ else:
         def cancelled(self) -> bool:
             if super().done() or self.begun is None or not self.begun.has_ended:
                 return super().cancelled()
-            return isinstance(self.begun.error, asyncio.CancelledError)
+            error = self.begun.error
+            return error is not None and is_a(error, asyncio.CancelledError)
 
         def exception(self) -> BaseException | None:
             if super().done() or self.begun is None or not self.begun.has_ended:
