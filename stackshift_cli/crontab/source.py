@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from stackshift_cli.crontab.lines import may_name_users
-from stackshift_cli.errors import CommandNotFound
-from stackshift_jobs.errors import Usage
+from stackshift_jobs.errors import NotFound, Usage
 from stackshift_jobs.project.locate import working_directory
 
 FORMATS: Final = ("user", "system")
@@ -29,7 +28,7 @@ class Source(NamedTuple):
 
 def read_source(file: str | None, form: str | None) -> Source:
     """The crontab in `file`, on standard input (`-`), or of the user (None). `form` is one of
-    `FORMATS`, or None to find out. Raises `CommandNotFound` and `Usage`."""
+    `FORMATS`, or None to find out. Raises `NotFound` if the user has none, and `Usage`."""
     if form is not None and form not in FORMATS:
         raise Usage(f"--format takes {' or '.join(FORMATS)}, not {form!r}")
     owner = pwd.getpwuid(os.geteuid()).pw_name
@@ -43,7 +42,7 @@ def read_source(file: str | None, form: str | None) -> Source:
         try:
             text, origin = _decoded(path.read_bytes(), str(path)), str(path)
         except OSError as bad:
-            raise CommandNotFound(f"cannot read {str(path)!r}: {bad.strerror}") from bad
+            raise Usage(f"cannot read {str(path)!r}: {bad.strerror}") from bad
         if form is None and str(path).startswith(_SYSTEM):
             form = "system"
     if form is not None:
@@ -61,7 +60,9 @@ def _installed() -> str:
     done = subprocess.run(["crontab", "-l"], capture_output=True, check=False)
     if done.returncode != 0:
         told = done.stderr.decode("utf-8", "replace").strip()
-        raise CommandNotFound(f"crontab -l: {told or 'no crontab'}")
+        raise NotFound(
+            f"crontab -l: {told or 'no crontab'}", hint="name a FILE, or - for standard input"
+        )
     return _decoded(done.stdout, "the crontab")
 
 

@@ -13,7 +13,7 @@ from stackshift_cli.errors import unwritten
 from stackshift_cli.output import messages
 from stackshift_cli.output.safe_text import safe
 from stackshift_jobs.errors import Conflict
-from stackshift_jobs.project.locate import CONFIG_FILE, DEFAULT_DATA_DIR
+from stackshift_jobs.project.locate import CONFIG_FILE, DEFAULT_DATA_DIR, check_path_text
 
 if TYPE_CHECKING:
     from stackshift_jobs.project.config import Key
@@ -37,10 +37,11 @@ _IGNORED: Final = f"{DEFAULT_DATA_DIR}/"
 
 def init(session: Session, given: Given) -> int:
     """`init [DIR]`: create the project and print its directory; raises `Conflict` if there is one
-    already."""
+    already, and `BadConfiguration` for a path that is not UTF-8."""
     # As for every command, -C replaces the working directory.
     here = Path(session.options.project or ".")
     root = (here / (given.text("directory") or ".")).absolute()
+    check_path_text(str(root))
     config, job = root / CONFIG_FILE, root / "jobs" / "hello.py"
     for file in (config, job):
         if os.path.lexists(file):

@@ -192,6 +192,20 @@ def working_directory() -> str:
         ) from bad
 
 
+def check_path_text(path: str) -> None:
+    """Raise `BadConfiguration` unless `path` is UTF-8 text: it stands in messages between daemon,
+    workers and clients, and in what is recorded."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        from stackshift_jobs.values.text import readable
+
+        raise BadConfiguration(
+            f"the path {readable(path)} is not UTF-8 text",
+            hint="rename the directory, or use another",
+        ) from None
+
+
 def _absolute(written: str, base: str | None) -> str:
     """The canonical absolute path of the directory `written`, which may be relative to `base`, or
     to the working directory if that is None."""
@@ -244,6 +258,8 @@ def _own(root: str, env: Mapping[str, str]) -> Project:
     trust.check_project(root, CONFIG_FILE)
     data_dir = _data_dir(root, env)
     trust.check_data_dir(data_dir)
+    check_path_text(root)
+    check_path_text(data_dir)
     return Project(root, data_dir)
 
 

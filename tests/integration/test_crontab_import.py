@@ -203,7 +203,7 @@ def test_imported_schedule_ticks(project: Project) -> None:
 @pytest.mark.parametrize(
     ("words", "status", "told"),
     [
-        (("/no/such",), 127, "cannot read"),
+        (("/no/such",), 2, "cannot read"),
         (("-", "--format", "other"), 2, "--format takes user or system"),
         (("-", "--timezone", "Mars/Olympus"), 6, "is not a known time zone"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import py_compile
 import tomllib
 from pathlib import Path
@@ -36,6 +37,15 @@ def test_init_here_keeps_what_is_there(shell: Shell, tmp_path: Path) -> None:
     (shell.directory / ".gitignore").write_text("*.pyc")
     assert json.loads(shell("init", "--json").stdout)["project"] == str(shell.directory)
     assert (shell.directory / ".gitignore").read_text() == "*.pyc\n.stackshift/\n"
+
+
+def test_init_refuses_a_path_that_is_not_utf8(shell: Shell, tmp_path: Path) -> None:
+    """No daemon could serve it."""
+    shell.directory = tmp_path
+    told = shell("init", os.fsdecode(b"caf\xe9"))
+    assert (told.stdout, told.code) == ("", 78)
+    assert "is not UTF-8 text" in told.stderr
+    assert not (tmp_path / os.fsdecode(b"caf\xe9")).exists()
 
 
 def test_hint_of_init_works_when_it_is_pasted(shell: Shell, tmp_path: Path) -> None:

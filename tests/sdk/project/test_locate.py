@@ -248,3 +248,14 @@ def test_short_commands_import_little(tmp_path: Path) -> None:
         check=True,
     )
     assert done.stdout.strip() == "not_running []"
+
+
+@pytest.mark.parametrize("data_dir", [None, os.fsdecode(b"/tmp/caf\xe9")])
+def test_path_that_is_not_utf8_is_refused(tmp_path: Path, data_dir: str | None) -> None:
+    """`jobs check` was content with it, and the daemon ended before it was ready."""
+    name = "shop" if data_dir else os.fsdecode(b"caf\xe9")
+    root = make(tmp_path / name)
+    environ = {"STACKSHIFT_DATA_DIR": data_dir} if data_dir else {}
+    with pytest.raises(BadConfiguration, match=r"caf\\udce9.* is not UTF-8 text") as refused:
+        find_project(str(root), environ=environ)
+    refused.value.message.encode()
