@@ -11,7 +11,7 @@ has caught up.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Final
 
@@ -34,8 +34,8 @@ _NICKNAMES: Final = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
 }
-_MINUTES: Final = 60
-_THREE_HOURS: Final = 3 * _MINUTES
+_MINUTE: Final = timedelta(minutes=1)
+_THREE_HOURS: Final = 3 * 60
 
 
 class Entry:
@@ -76,30 +76,49 @@ def _bits(text: str, low: int, high: int, names: dict[str, int]) -> set[int]:
 
 
 def minutes_of(
-    expression: str, zone: tzinfo, begins: datetime, ends: datetime
-) -> Iterator[datetime]:
-    """The minutes (UTC) after `begins` and up to `ends` in which cron, which has run since
-    `begins`, runs the entry; each once."""
-    entry = Entry(expression)
+    ends: Mapping[str, datetime], zone: tzinfo, begins: datetime
+) -> dict[str, list[datetime]]:
+    """The minutes (UTC) after `begins` in which cron, which has run since then, runs each of some
+    entries, up to its own time in `ends`; each once.
+
+    As in cron, all entries are looked at in one walk through time: what is slow is to tell which
+    time it is on the wall.
+    """
+    ran: dict[str, list[datetime]] = {expression: [] for expression in ends}
+    coming = sorted(ends, key=ends.__getitem__)
+    entries = _by_minute(coming)
     now = begins.astimezone(UTC).replace(second=0, microsecond=0)
     virtual = _wall(now, zone)
-    while now < ends:
-        now += timedelta(minutes=1)
+    while coming:
+        now += _MINUTE
+        if now > ends[coming[0]]:
+            coming = [expression for expression in coming if ends[expression] >= now]
+            entries = _by_minute(coming)
         wall = _wall(now, zone)
-        ahead = (wall - virtual) // timedelta(minutes=1)
-        runs = False
+        ahead = (wall - virtual) // _MINUTE
         if ahead == 1 or ahead > _THREE_HOURS or ahead <= -_THREE_HOURS:
             virtual = wall
-            runs = entry.matches(wall)
-        elif ahead > 1:
-            runs = entry.is_wild and entry.matches(wall)
-            while virtual < wall:
-                virtual += timedelta(minutes=1)
-                runs |= not entry.is_wild and entry.matches(virtual)
+            due = [name for name, entry in entries[wall.minute] if entry.matches(wall)]
         else:
-            runs = entry.is_wild and entry.matches(wall)
-        if runs:
-            yield now
+            due = [
+                name for name, each in entries[wall.minute] if each.is_wild and each.matches(wall)
+            ]
+            while virtual < wall:
+                virtual += _MINUTE
+                due += [
+                    name
+                    for name, each in entries[virtual.minute]
+                    if not each.is_wild and each.matches(virtual)
+                ]
+        for name in dict.fromkeys(due):
+            ran[name].append(now)
+    return ran
+
+
+def _by_minute(expressions: Iterable[str]) -> list[list[tuple[str, Entry]]]:
+    """The entries by the minutes of the hour in which they may run."""
+    entries = [(expression, Entry(expression)) for expression in expressions]
+    return [[each for each in entries if minute in each[1].minutes] for minute in range(60)]
 
 
 def _wall(at: datetime, zone: tzinfo) -> datetime:
