@@ -239,6 +239,7 @@ class Daemon:
             self._view,
             redaction,
             self._alerts.expectation,
+            self._heartbeats.has,
         )
         schedule_changes = ScheduleChanges(self.engine, self._catalog, self._schedule_timer)
         state = StateMethods(self.engine, requests, history)
@@ -346,7 +347,7 @@ class Daemon:
     def published(self, entries: list[Entry]) -> None:
         """Send durable entries to the feeds, count them, and answer those who waited for them: for
         an entry of the state, or for a queue to drain."""
-        self._heartbeats.published(entries, self.engine.state.runs)
+        self._heartbeats.published(entries, self.engine.state)
         self._feeds.published(entries)
         self._activity.published(entries)
         self._state_waits.published(entries)
@@ -359,7 +360,8 @@ class Daemon:
         self._run_waits.finished(run, row)
         self._hooks.ended(row)
         error = run.error
-        self._heartbeats.ended(row, f"{error.type}: {error.message}" if error is not None else "")
+        text = f"{error.type}: {error.message}" if error is not None else ""
+        self._heartbeats.ended(run, row, text, self.engine.state)
 
     def lengthened(self, run: str, places: array[int]) -> None:
         """Add the places of later records of a finished run to the history."""

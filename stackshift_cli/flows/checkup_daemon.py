@@ -196,7 +196,8 @@ def _running(status: dict[str, Any]) -> Iterator[Finding]:
         text = f"{quantity(status['undelivered'], 'message')} about failures could not be delivered"
         yield Finding("notify", PROBLEM, text, "stackshift dead list")
     for trouble in status.get("troubles", ()):
-        text = f"{trouble['job']}: {trouble['alert']} since {trouble['since']}"
+        schedule = f" (schedule {trouble['schedule']})" if trouble.get("schedule") else ""
+        text = f"{trouble['job']}{schedule}: {trouble['alert']} since {trouble['since']}"
         yield Finding("jobs", NOTE, text, f"stackshift runs list --job {trouble['job']}")
     if status.get("recovered"):
         text = f"at its last start the daemon set part of the journal aside: {status['recovered']}"

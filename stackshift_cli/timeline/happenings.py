@@ -119,6 +119,12 @@ def _error(record: Record) -> str:
     return f"{error.get('type') or error.get('code')}: {error.get('message')}"
 
 
+def _expecting(record: Record) -> str:
+    """Of what something is expected: a job, or a schedule of it."""
+    schedule = record.get("schedule", "")
+    return f"{record['job']} by {schedule}" if schedule else str(record["job"])
+
+
 def _until(record: Record, clock: Clock, field: str = "until", word: str = "until") -> str:
     at = record.get(field)
     return f" {word} {clock.moment(at)}" if at else ""
@@ -433,9 +439,9 @@ _WORDS: Final[dict[str, Say]] = {
     "alert.closed": lambda r, _: ("", f"nothing more to tell notify {r['notify']}"),
     "expectation.defined": lambda r, c: (
         "",
-        f"{r['job']} is expected {r['expect']}" + _until(r, c, "due_at", "next at"),
+        f"{_expecting(r)} is expected {r['expect']}" + _until(r, c, "due_at", "next at"),
     ),
-    "expectation.retired": lambda r, _: ("cancelled", f"{r['job']} is expected no more"),
+    "expectation.retired": lambda r, _: ("cancelled", f"{_expecting(r)} is expected no more"),
     "expectation.met": lambda r, c: ("completed", f"as expected by {c.moment(r['due'])}"),
     "expectation.missed": lambda r, c: (
         "failed",
@@ -443,7 +449,7 @@ _WORDS: Final[dict[str, Say]] = {
     ),
     "job.recovered": lambda r, c: (
         "completed",
-        f"{r['job']} has recovered: {r['alert']} since {c.moment(r['since'])}",
+        f"{_expecting(r)} has recovered: {r['alert']} since {c.moment(r['since'])}",
     ),
     "journal.opened": lambda r, _: ("", f"daemon started, pid {r['pid']}, version {r['version']}"),
     "journal.recovered": lambda r, _: (

@@ -26,10 +26,10 @@ def add(session: Session, given: Given) -> int:
         raise Usage("--cron is missing", hint='--cron "0 2 * * *", --cron @daily')
     params: dict[str, Any] = {"name": given.word("name"), "schedule": expression}
     params |= _of_job(session, given) if given.text("job") is not None else _of_command(given)
-    for name in ("timezone", "overlap", "catch_up", "note"):
+    for name in ("timezone", "overlap", "catch_up", "note", "expect", "heartbeat"):
         if (text := given.text(name)) is not None:
             params[name] = text
-    for name in ("catch_up_for", "jitter"):
+    for name in ("catch_up_for", "jitter", "max_runtime"):
         if (ms := given.duration_ms(name)) is not None:
             params[f"{name}_ms"] = ms
     if given.flag("replace"):

@@ -32,6 +32,7 @@ from stackshift_jobs.project.notify import (
     ALERT_NAMES,
     ALERTS,
     DESTINATION,
+    EXPECTATION,
     PATTERNS,
     SECRET_TEXT,
     SMTP,
@@ -204,6 +205,9 @@ KEYS: Final[tuple[Key, ...]] = (
     _schedules("overlap", choice(*OVERLAP), "skip", "A tick while the last run is unfinished."),
     _schedules("jitter", duration("0s", "1d"), "0s", "How much later a tick may start."),
     _schedules("queue", TEXT, None, "Queue of the runs.", "that of job"),
+    _schedules("expect", EXPECTATION, None, "By when, or how often, a run completes.", "nothing"),
+    _schedules("max_runtime", DURATION, None, "How long a run may take.", "as job says"),
+    _schedules("heartbeat", WEB_ADDRESS, None, "URL that is told of its runs.", "none"),
     _retry("max_attempts", _COUNT, 3, "Attempts of a run, including the first."),
     _retry("backoff", DURATION, "1s", "Delay before the second attempt."),
     _retry("factor", number(1, MAX_FACTOR), 2.0, "How much longer each delay is than the last."),
@@ -350,6 +354,9 @@ class ScheduleSection:
     overlap: str
     jitter_ms: int
     queue: str | None
+    expect: str | None
+    max_runtime_ms: int | None
+    heartbeat: str | Reference | None
 
 
 @dataclass(frozen=True, slots=True)

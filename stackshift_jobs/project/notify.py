@@ -9,7 +9,9 @@ from __future__ import annotations
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from stackshift_jobs.errors import Usage
 from stackshift_jobs.project.settings import Kind
+from stackshift_jobs.values.expectations import check_expectation
 from stackshift_jobs.values.secrets import Reference, reference_of
 
 ALERTS: Final = ("failed", "late", "missing", "recovered", "daemon_stopped")
@@ -101,11 +103,19 @@ def _patterns(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _expectation(value: object) -> str:
+    try:
+        return check_expectation(value)
+    except Usage:
+        raise ValueError('an expectation, such as "daily by 03:00" or "every 6h"') from None
+
+
 DESTINATION: Final = Kind("destination", _destination)
 SECRET_TEXT: Final = Kind("text or secret", _secret_text)
 WEB_ADDRESS: Final = Kind("URL", _web_address)
 SMTP: Final = Kind("mail server", _smtp)
 ALERT_NAMES: Final = Kind("list of alerts", _alerts)
+EXPECTATION: Final = Kind("expectation", _expectation)
 PATTERNS: Final = Kind("list of patterns", _patterns)
 
 

@@ -123,6 +123,8 @@ class ScheduledStory(Story):
             key_ttl_ms=milliseconds("30d"),
             digest=payload.decode(),
             unique=self.unique.get(job, ""),
+            schedule=name,
+            max_runtime_ms=self.state.schedules[name].max_runtime_ms,
         )
         self.do(c.FireSchedule(name, start))
         return [run] if any(isinstance(x, r.RunCreated) for x in self.decision.records) else []

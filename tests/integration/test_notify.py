@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import Any
 
 from helpers import scenery
 from helpers.deadline import wait_until
@@ -143,3 +144,71 @@ def test_commands_about_targets(make_project: Make) -> None:
         assert row["to"] == f"http://127.0.0.1:{server.port}/…"
         assert "could not be delivered" in stackshift(project, "doctor").stdout
         assert "stackshift.notify" not in stackshift(project, "runs", "show", "@last").stdout
+
+
+def test_schedules_have_expectations_limits_and_watchers_of_their_own(make_project: Make) -> None:
+    """Those of the file, whose URL is recorded nowhere, and those that a command has added: shown,
+    told, and kept over a kill. What else the job does is not theirs."""
+    with receiver() as server:
+        url = f"http://127.0.0.1:{server.port}/{SECRET}"
+        section = f"""
+[schedules.filed]
+cron = "0 3 1 1 *"
+job = "slow"
+expect = "every 1s"
+max_runtime = "200ms"
+heartbeat = "{url}"
+"""
+        project = make_project(JOBS, scenery.CONFIG + section)
+        project.start()
+        added = stackshift(
+            project,
+            *("schedules", "add", "added", "--cron", "0 3 1 1 *", "--expect", "daily by 03:00"),
+            *("--max-runtime", "1h", "--heartbeat", f"{url}2", "--", "true"),
+        )
+        assert added.returncode == 0, added.stderr
+        wait_until(lambda: _of(project, "filed")["expected"] == "missing", "it to be missing")
+        project.kill()
+        project.start()
+        filed, command = _of(project, "filed"), _of(project, "added")
+        assert (filed["expectation"]["expect"], filed["max_runtime_ms"]) == ("every 1s", 200)
+        assert (filed["expectation"]["status"], filed["heartbeat"]) == ("missing", True)
+        assert (command["expectation"]["expect"], command["heartbeat"]) == ("daily by 03:00", True)
+        assert (command["max_runtime_ms"], command["expected"]) == (3_600_000, "pending")
+        [trouble] = [
+            each for each in project.call("daemon.status")["troubles"] if each["job"] == "slow"
+        ]
+        assert (trouble["schedule"], trouble["alert"]) == ("filed", "missing")
+        run = project.call("schedule.trigger", name="filed")["id"]
+        wait_until(lambda: project.get(run)["late_at"], "the run to be late")
+        project.open("slow")
+        assert project.finish(run)["status"] == "completed"
+        assert "job.recovered" in [each["kind"] for each in project.get(run)["timeline"]]
+        project.finish(project.call("schedule.trigger", name="added")["id"])
+        project.finish(project.begin("slow"))
+        wait_until(lambda: len(server.received) == 4, "two starts and two successes")
+        assert sorted(server.paths) == sorted(
+            f"/{SECRET}{which}" for which in ("", "/start", "2", "2/start")
+        )
+        assert stackshift(project, "schedules", "rm", "added").returncode == 0
+        assert project.stop() == 0
+        journal = b"".join(each.read_bytes() for each in project.data_dir.rglob("*.jsonl"))
+        assert journal.count(SECRET.encode()) == journal.count(f"{SECRET}2".encode()) > 0
+
+
+def test_what_cannot_be_expected_of_a_schedule_is_refused(make_project: Make) -> None:
+    """At once, and with what can."""
+    project = make_project(JOBS)
+    project.start()
+    for given in (("--expect", "often"), ("--heartbeat", "ftp://x"), ("--max-runtime", "0s")):
+        refused = stackshift(
+            project, "schedules", "add", "x", "--cron", "@daily", *given, "--", "true"
+        )
+        assert refused.returncode == 2, refused.stderr
+
+
+def _of(project: Project, name: str) -> dict[str, Any]:
+    """A schedule as it is listed."""
+    listed = project.call("schedule.list")["schedules"]
+    [found] = [each for each in listed if each["name"] == name]
+    return dict(found)

@@ -64,6 +64,7 @@ class StartRun(Command, frozen=True):
     on_failure: FollowUp | None = None
     on_success: FollowUp | None = None
     max_runtime_ms: int = 0
+    schedule: str = ""
 
 
 class CancelRun(Command, frozen=True):
@@ -157,6 +158,9 @@ class ScheduleTerms(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     jitter_ms: int = 0
     start: Raw = NO_OPTIONS
     note: str = ""
+    expect: str = ""
+    max_runtime_ms: int = 0
+    heartbeat: str = ""
 
 
 class AddSchedule(Command, frozen=True):

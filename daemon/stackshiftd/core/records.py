@@ -179,7 +179,8 @@ class RunCreated(Record, frozen=True, tag="run.created"):
     keeps its idempotency key. A child with `cancel_with_parent` is cancelled if its parent is, one
     that `ends_with_parent` also if that has completed or failed. One that fails for good starts
     `on_failure` in the same append, and one that completes `on_success`; a run that was started so
-    has neither. It is late if it has not ended `max_runtime_ms` after it began.
+    has neither. It is late if it has not ended `max_runtime_ms` after it began. `schedule` names
+    the schedule that has started it.
     """
 
     run: str
@@ -214,6 +215,7 @@ class RunCreated(Record, frozen=True, tag="run.created"):
     on_success: FollowUp | None = None
     afresh: list[str] = []
     max_runtime_ms: int = 0
+    schedule: str = ""
 
 
 class RunPreceded(Record, frozen=True, tag="run.preceded"):
@@ -786,7 +788,9 @@ class ScheduleDefined(Record, frozen=True, tag="schedule.defined"):
     (empty), `file` (`stackshift.toml`), `command` or `crontab`. `jitter_ms` spreads the ticks, by
     `seed`; missed ticks older than `catch_up_for_ms` (0: no limit) are not caught up. `start` has
     the options of its runs, `note` what a person wrote about it. `boot` is the boot of the machine
-    that `@reboot` has seen."""
+    that `@reboot` has seen. `max_runtime_ms` is that of its runs, 0 for the job's; `heartbeat` is
+    the URL that hears of them, if a person has added it. What is expected of them is `expect`, of
+    which there is an `expectation.defined` besides."""
 
     job: str
     schedule: str
@@ -805,6 +809,9 @@ class ScheduleDefined(Record, frozen=True, tag="schedule.defined"):
     start: Raw = NO_OPTIONS
     note: str = ""
     boot: str = ""
+    expect: str = ""
+    max_runtime_ms: int = 0
+    heartbeat: str = ""
 
 
 class ScheduleFired(Record, frozen=True, tag="schedule.fired"):
@@ -928,9 +935,10 @@ class AlertClosed(Record, frozen=True, tag="alert.closed"):
 
 
 class ExpectationDefined(Record, frozen=True, tag="expectation.defined"):
-    """The code of `job` expects a success of it as `expect` says, in `timezone`. Those after
-    `since` count for the next one, which is due by `due_at`; or it is due `every_ms` after the last
-    one. The last one before this record was at `succeeded_at`."""
+    """The code of `job` expects a success of it as `expect` says, in `timezone`; or with
+    `schedule`, a success of the runs that this schedule of `job` has started is expected. Those
+    after `since` count for the next one, which is due by `due_at`; or it is due `every_ms` after
+    the last one. The last one before this record was at `succeeded_at`."""
 
     job: str
     expect: str
@@ -939,41 +947,47 @@ class ExpectationDefined(Record, frozen=True, tag="expectation.defined"):
     due_at: str | None = None
     every_ms: int = 0
     succeeded_at: str | None = None
+    schedule: str = ""
 
 
 class ExpectationRetired(Record, frozen=True, tag="expectation.retired"):
-    """The code no longer expects anything of `job`."""
+    """Nothing is expected any more of `job`, or of `schedule`: that has changed, or is paused."""
 
     job: str
+    schedule: str = ""
 
 
 class ExpectationMet(Record, frozen=True, tag="expectation.met"):
-    """A run of `job` had completed by `due`; another is due by `due_at`."""
+    """A run of `job`, or of `schedule`, had completed by `due`; another is due by `due_at`."""
 
     job: str
     due: str
     due_at: str | None = None
+    schedule: str = ""
 
 
 class ExpectationMissed(Record, frozen=True, tag="expectation.missed"):
-    """No run of `job` had completed by `due`. `alert` is `late` if one, which is `subject`, was
-    under way, else `missing`. The next is due by `due_at`; null until there is a success."""
+    """No run of `job`, or of `schedule`, had completed by `due`. `alert` is `late` if one, which is
+    `subject`, was under way, else `missing`. The next is due by `due_at`; null until there is a
+    success."""
 
     job: str
     due: str
     alert: str
     subject: str = ""
     due_at: str | None = None
+    schedule: str = ""
 
 
 class JobRecovered(Record, frozen=True, tag="job.recovered"):
     """`run` is the first that completed after `job` had been in trouble since `since`: `alert` is
-    the last of it, `failed`, `late` or `missing`."""
+    the last of it, `failed`, `late` or `missing`. Or `schedule` was late or missing since then."""
 
     job: str
     run: str
     alert: str
     since: str
+    schedule: str = ""
 
 
 AnyRecord = (

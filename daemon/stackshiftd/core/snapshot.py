@@ -104,6 +104,10 @@ class ScheduleLine(_Line, frozen=True, tag="schedule"):
     skipped: int = 0
     skipped_us: int = 0
     skipped_why: str = ""
+    expect: str = ""
+    max_runtime_ms: int = 0
+    heartbeat: str = ""
+    succeeded_us: int = 0
 
 
 class ValueLine(_Line, frozen=True, tag="state"):

@@ -47,4 +47,6 @@ def _terms(name: str, section: ScheduleSection) -> ScheduleTerms:
         catch_up_for_ms=section.catch_up_for_ms or 0,
         jitter_ms=section.jitter_ms,
         start=Raw(msgspec.json.encode(StartOptions(queue=section.queue, labels=labels))),
+        expect=section.expect or "",
+        max_runtime_ms=section.max_runtime_ms or 0,
     )

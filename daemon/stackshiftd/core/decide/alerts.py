@@ -31,6 +31,7 @@ from stackshiftd.core.state.alerts import (
     Target,
     group_id,
     is_message,
+    subject_id,
     subject_name,
 )
 from stackshiftd.core.state.state import Run, State
@@ -71,13 +72,22 @@ def of_end(
     if status == "failed" and not _is_called(state, run):
         same = same_error(error) if error is not None else ""
         return (), told(state, Alert(FAILED, job, run.queue, run, same, error), now_us)
-    trouble = state.alerts.troubles.get(job)
-    if status != "completed" or trouble is None:
+    schedules = ("", run.schedule) if run.schedule else ("",)
+    recovered = tuple(
+        r.JobRecovered(job, run.id, trouble.alert, rfc3339(trouble.since_us), schedule)
+        for schedule in schedules
+        if (trouble := state.alerts.troubles.get(subject_id(job, schedule))) is not None
+    )
+    if status != "completed" or not recovered:
         return (), ()
-    since = rfc3339(trouble.since_us)
-    recovered = r.JobRecovered(job, run.id, trouble.alert, since)
-    alert = Alert(RECOVERED, job, run.queue, run, detail={"after": trouble.alert, "since": since})
-    return (recovered,), told(state, alert, now_us)
+    longest = min(recovered, key=lambda each: each.since)  # One message, whatever it was.
+    detail = {"after": longest.alert, "since": longest.since}
+    alert = Alert(RECOVERED, job, run.queue, run, detail=detail | _named(longest.schedule))
+    return recovered, told(state, alert, now_us)
+
+
+def _named(schedule: str) -> dict[str, str]:
+    return {"schedule": schedule} if schedule else {}
 
 
 def _is_called(state: State, run: Run) -> bool:

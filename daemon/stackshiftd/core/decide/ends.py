@@ -90,6 +90,7 @@ def continue_as(state: State, run: Run, command: c.ContinueRun, now_us: int) -> 
         on_failure=run.on_failure,
         on_success=run.on_success,
         max_runtime_ms=run.max_runtime_ms,
+        schedule=run.schedule,
     )
     records = (*release.records, created, completed)
     cancelled = _cancel_orphans(state, run, orphans, now_us, len(records))

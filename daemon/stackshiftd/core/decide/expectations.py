@@ -16,7 +16,7 @@ from stackshiftd.core import records as r
 from stackshiftd.core.decide.alerts import Alert, told
 from stackshiftd.core.decide.ticks import Clock, clock_of, latest, next_after
 from stackshiftd.core.effects import NOTHING, Decision
-from stackshiftd.core.state.alerts import LATE, MISSING, Expectation, subject_name
+from stackshiftd.core.state.alerts import LATE, MISSING, Expectation, subject_id, subject_name
 from stackshiftd.core.state.state import Run, State
 
 LOOK_BACK_US: Final = 40 * 86_400_000_000
@@ -27,18 +27,38 @@ def define(state: State, command: c.DefineExpectations, now_us: int) -> Decision
     """Record the expectations that are new, have changed, or are no longer in the code."""
     records: list[r.AnyRecord] = []
     for job, terms in sorted(command.expectations.items()):
-        known = state.alerts.expectations.get(job)
+        known = state.alerts.expectations.get(subject_id(job))
         if known is None or (known.expect, known.timezone) != (terms.expect, terms.timezone):
             succeeded_us = command.succeeded.get(job, 0)
             records.append(_definition(job, terms, succeeded_us, now_us))
-    for job in sorted(state.alerts.expectations.keys() - command.expectations):
-        if command.complete or job in command.jobs:
-            records.append(r.ExpectationRetired(job))
+    for key in sorted(state.alerts.expectations.keys() - command.expectations):
+        known = state.alerts.expectations[key]
+        if not known.schedule and (command.complete or known.job in command.jobs):
+            records.append(r.ExpectationRetired(known.job))
     return Decision(tuple(records))
 
 
+def of_schedule(
+    state: State, schedule: str, job: str, terms: c.ExpectationTerms, now_us: int
+) -> tuple[r.ExpectationDefined | r.ExpectationRetired, ...]:
+    """The records by which from now on `terms` are expected of the runs of a schedule, which alerts
+    call `job`; nothing, if `terms` has an empty `expect`."""
+    known = state.alerts.expectations.get(subject_id(job, schedule))
+    if not terms.expect:
+        return (r.ExpectationRetired(known.job, schedule),) if known is not None else ()
+    if known is not None and (known.job, known.expect, known.timezone) == (
+        job,
+        terms.expect,
+        terms.timezone,
+    ):
+        return ()
+    before = state.schedules.get(schedule)
+    succeeded_us = before.succeeded_us if before is not None else 0
+    return (_definition(job, terms, succeeded_us, now_us, schedule),)
+
+
 def _definition(
-    job: str, terms: c.ExpectationTerms, succeeded_us: int, now_us: int
+    job: str, terms: c.ExpectationTerms, succeeded_us: int, now_us: int, schedule: str = ""
 ) -> r.ExpectationDefined:
     every_us = every_ms_of(terms.expect) * 1000
     succeeded = rfc3339(succeeded_us) if succeeded_us else None
@@ -58,6 +78,7 @@ def _definition(
         rfc3339(due_us) if due_us else None,
         every_us // 1000,
         succeeded,
+        schedule,
     )
 
 
@@ -73,12 +94,13 @@ def _before(clock: Clock, now_us: int) -> int:
     return latest(clock, first_us, now_us)
 
 
-def judge(state: State, job: str, now_us: int) -> Decision:
-    """Decide whether what was due of `job` was there; nothing follows if nothing is due."""
-    expectation = state.alerts.expectations.get(job)
+def judge(state: State, key: str, now_us: int) -> Decision:
+    """Decide whether what was due of the job or schedule that `Alerts.expectations` knows by `key`
+    was there; nothing follows if nothing is due."""
+    expectation = state.alerts.expectations.get(key)
     if expectation is None or not 0 < expectation.due_us <= now_us:
         return NOTHING
-    due_us, since_us, next_us = expectation.due_us, expectation.since_us, 0
+    job, due_us, since_us, next_us = expectation.job, expectation.due_us, expectation.since_us, 0
     if not expectation.every_ms:
         clock = _clock(expectation.expect, expectation.timezone)
         last_us = latest(clock, due_us, now_us)
@@ -87,18 +109,18 @@ def judge(state: State, job: str, now_us: int) -> Decision:
         next_us = next_after(clock, now_us) or 0
     due_at = rfc3339(next_us) if next_us else None
     if expectation.succeeded_us > since_us:
-        return Decision((r.ExpectationMet(job, rfc3339(due_us), due_at),))
-    run = _under_way(state, job)
+        met = r.ExpectationMet(job, rfc3339(due_us), due_at, expectation.schedule)
+        return Decision((met,))
+    run = _under_way(state, expectation)
     alert = LATE if run is not None else MISSING
-    missed = r.ExpectationMissed(
-        job, rfc3339(due_us), alert, run.id if run is not None else "", due_at
-    )
+    subject = run.id if run is not None else ""
+    missed = r.ExpectationMissed(job, rfc3339(due_us), alert, subject, due_at, expectation.schedule)
     notice = Alert(
         alert,
         job,
         run.queue if run is not None else "",
         run,
-        "expect",
+        f"expect {expectation.schedule}".strip(),
         detail=_detail(expectation, due_us),
     )
     return Decision((missed, *told(state, notice, now_us)))
@@ -108,14 +130,22 @@ def _detail(expectation: Expectation, due_us: int) -> dict[str, str]:
     detail = {"expect": expectation.expect, "due_at": rfc3339(due_us)}
     if expectation.succeeded_us:
         detail["succeeded_at"] = rfc3339(expectation.succeeded_us)
+    if expectation.schedule:
+        detail["schedule"] = expectation.schedule
     return detail
 
 
-def _under_way(state: State, job: str) -> Run | None:
-    """The newest run of the job that has begun and not ended."""
+def _under_way(state: State, expectation: Expectation) -> Run | None:
+    """The newest run of the job or schedule that has begun and not ended."""
     begun = (
         run
         for run in state.runs.values()
-        if not run.finished and run.started_us and subject_name(run.job, run.labels) == job
+        if not run.finished and run.started_us and _is_of(run, expectation)
     )
     return max(begun, key=lambda run: run.created_seq, default=None)
+
+
+def _is_of(run: Run, expectation: Expectation) -> bool:
+    if expectation.schedule:
+        return run.schedule == expectation.schedule
+    return subject_name(run.job, run.labels) == expectation.job

@@ -292,5 +292,6 @@ def fork(state: State, command: c.ForkRun, now_us: int) -> Decision:
         on_failure=source.on_failure,
         on_success=source.on_success,
         max_runtime_ms=source.max_runtime_ms,
+        schedule=source.schedule,
     )
     return Decision((record,), (), Rerun(command.run, reused, repeated))

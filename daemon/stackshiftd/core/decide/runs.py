@@ -67,6 +67,7 @@ def start(state: State, command: c.StartRun, now_us: int, before: int = 0) -> De
         on_failure=command.on_failure,
         on_success=command.on_success,
         max_runtime_ms=command.max_runtime_ms,
+        schedule=command.schedule,
     )
     created = limited(created, command, now_us)
     records: tuple[r.AnyRecord, ...] = (created, *preceded(command))

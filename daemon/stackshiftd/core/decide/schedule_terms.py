@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
+
 from stackshift_jobs.errors import Conflict, NotFound
 from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
+from stackshiftd.core.decide.expectations import of_schedule
 from stackshiftd.core.decide.ticks import REBOOT, Clock, Spread, clock_of, next_after
 from stackshiftd.core.effects import Changed, Decision
+from stackshiftd.core.state.alerts import subject_name
 from stackshiftd.core.state.schedules import IN_CODE, IN_FILE, Schedule
 from stackshiftd.core.state.state import State
 
@@ -33,10 +37,12 @@ def define(state: State, command: c.DefineSchedules, now_us: int) -> Decision:
             continue
         if known is None or known.retired_us or _differs(known, terms):
             records.append(_definition(name, terms, known, command.seed, command.boot, now_us))
+            records += _expected(state, name, terms, now_us)
     for name, known in sorted(state.schedules.items()):
         gone = name not in command.schedules and _is_over(known, command)
         if gone and not known.retired_us:
             records.append(r.ScheduleRetired(known.job, alias(name, known.job)))
+            records += unexpected(state, known, now_us)
     return Decision(tuple(records))
 
 
@@ -71,10 +77,11 @@ def add(state: State, command: c.AddSchedule, now_us: int) -> Decision:
                 hint=f"add --replace to change it, or stackshift schedules rm {name}",
             )
     defined = _definition(name, terms, known, command.seed, command.boot, now_us)
-    return Decision((defined,), (), Changed(name, True))
+    expected = _expected(state, name, terms, now_us)
+    return Decision((defined, *expected), (), Changed(name, True))
 
 
-def remove(state: State, command: c.RemoveSchedule, _now_us: int) -> Decision:
+def remove(state: State, command: c.RemoveSchedule, now_us: int) -> Decision:
     """Remove a schedule that was added or is retired; a tick that is due or held is dropped, runs
     go on. Raises `NotFound`, and `Conflict` if it is declared by the code or `stackshift.toml`."""
     known = known_schedule(state, command.name)
@@ -84,7 +91,7 @@ def remove(state: State, command: c.RemoveSchedule, _now_us: int) -> Decision:
             hint=f"remove it there, or stackshift schedules pause {command.name}",
         )
     removed = r.ScheduleRemoved(known.job, alias(known.name, known.job))
-    return Decision((removed,), (), Changed(command.name, True))
+    return Decision((removed, *unexpected(state, known, now_us)), (), Changed(command.name, True))
 
 
 def known_schedule(state: State, name: str) -> Schedule:
@@ -126,6 +133,41 @@ def ahead(
     return rfc3339(tick_us), rfc3339(due_us) if due_us > tick_us else None
 
 
+# --- What is expected of them --------------------------------------------------------------
+
+
+def expected_again(
+    state: State, schedule: Schedule, now_us: int
+) -> tuple[r.ExpectationDefined | r.ExpectationRetired, ...]:
+    """The record of what is expected of the runs of a schedule, as before it was paused."""
+    terms = c.ExpectationTerms(schedule.expect, schedule.timezone)
+    return of_schedule(state, schedule.name, _subject(schedule.job, schedule.start), terms, now_us)
+
+
+def unexpected(
+    state: State, schedule: Schedule, now_us: int
+) -> tuple[r.ExpectationDefined | r.ExpectationRetired, ...]:
+    """The record that nothing is expected of a schedule that does not tick any more."""
+    job = _subject(schedule.job, schedule.start)
+    return of_schedule(state, schedule.name, job, c.ExpectationTerms(""), now_us)
+
+
+def _expected(
+    state: State, name: str, terms: c.ScheduleTerms, now_us: int
+) -> tuple[r.ExpectationDefined | r.ExpectationRetired, ...]:
+    """The record of what these terms expect, if that has changed; nothing while it is paused."""
+    known = state.schedules.get(name)
+    is_paused = known is not None and known.paused_us
+    expected = c.ExpectationTerms("" if is_paused else terms.expect, terms.timezone)
+    job = _subject(terms.job or name, bytes(terms.start))
+    return of_schedule(state, name, job, expected, now_us)
+
+
+def _subject(job: str, start: bytes) -> str:
+    """What alerts call the runs of a schedule whose options are `start`."""
+    return subject_name(job, msgspec.json.decode(start, type=c.StartOptions).labels)
+
+
 # --- Definitions ---------------------------------------------------------------------------
 
 
@@ -149,6 +191,9 @@ def _differs(known: Schedule, terms: c.ScheduleTerms) -> bool:
             known.job,
             known.source,
             known.note,
+            known.expect,
+            known.max_runtime_ms,
+            known.heartbeat,
         )
         != (
             terms.catch_up,
@@ -160,6 +205,9 @@ def _differs(known: Schedule, terms: c.ScheduleTerms) -> bool:
             terms.job or known.name,
             terms.source,
             terms.note,
+            terms.expect,
+            terms.max_runtime_ms,
+            terms.heartbeat,
         )
     )
 
@@ -222,6 +270,9 @@ def _definition(
         start=terms.start,
         note=terms.note,
         boot=boot,
+        expect=terms.expect,
+        max_runtime_ms=terms.max_runtime_ms,
+        heartbeat=terms.heartbeat,
     )
 
 

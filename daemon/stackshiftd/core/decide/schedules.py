@@ -17,7 +17,13 @@ from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.decide.ends import cancel
 from stackshiftd.core.decide.runs import start
-from stackshiftd.core.decide.schedule_terms import ahead, alias, known_schedule
+from stackshiftd.core.decide.schedule_terms import (
+    ahead,
+    alias,
+    expected_again,
+    known_schedule,
+    unexpected,
+)
 from stackshiftd.core.decide.ticks import (
     Clock,
     Spread,
@@ -154,13 +160,15 @@ def _with_run(
 # --- Pause and resume ----------------------------------------------------------------------
 
 
-def pause(state: State, command: c.PauseSchedule, _now_us: int) -> Decision:
-    """Pause a schedule; a tick that is due or held is dropped. Raises `NotFound`."""
+def pause(state: State, command: c.PauseSchedule, now_us: int) -> Decision:
+    """Pause a schedule; a tick that is due or held is dropped, and nothing is expected of it.
+    Raises `NotFound`."""
     schedule = known_schedule(state, command.name)
     if schedule.paused_us:
         return Decision(reply=Changed(command.name, False))
     paused = r.SchedulePaused(schedule.job, alias(schedule.name, schedule.job))
-    return Decision((paused,), (), Changed(command.name, True))
+    retired = unexpected(state, schedule, now_us)
+    return Decision((paused, *retired), (), Changed(command.name, True))
 
 
 def resume(state: State, command: c.ResumeSchedule, now_us: int) -> Decision:
@@ -174,7 +182,8 @@ def resume(state: State, command: c.ResumeSchedule, now_us: int) -> Decision:
     next_at, due_at = ahead(clock, spread_of(schedule), next_us)
     name = alias(schedule.name, schedule.job)
     resumed = r.ScheduleResumed(schedule.job, next_at, name, due_at)
-    return Decision((resumed,), (), Changed(command.name, True))
+    expected = () if schedule.retired_us else expected_again(state, schedule, now_us)
+    return Decision((resumed, *expected), (), Changed(command.name, True))
 
 
 def clock_of_schedule(schedule: Schedule) -> Clock:

@@ -22,6 +22,7 @@ from stackshiftd.core.state.alerts import (
     Trouble,
     group_id,
     is_message,
+    subject_id,
     subject_name,
 )
 from stackshiftd.core.state.expiry import EXPECTATION, GROUP
@@ -62,8 +63,20 @@ def failed(state: State, run: Run, at_us: int) -> None:
 def succeeded(state: State, run: Run, at_us: int) -> None:
     """A run has completed."""
     job = subject_name(run.job, run.labels)
-    expectation = state.alerts.expectations.get(job)
-    if expectation is None or is_message(run.job):
+    if is_message(run.job):
+        return
+    _meets(state, subject_id(job), at_us)
+    if run.schedule:
+        _meets(state, subject_id(job, run.schedule), at_us)
+        schedule = state.schedules.get(run.schedule)
+        if schedule is not None:
+            schedule.succeeded_us = at_us
+
+
+def _meets(state: State, key: str, at_us: int) -> None:
+    """What is expected of a job or schedule has happened."""
+    expectation = state.alerts.expectations.get(key)
+    if expectation is None:
         return
     expectation.succeeded_us = at_us
     expectation.missed, expectation.missed_us = "", 0
@@ -72,11 +85,11 @@ def succeeded(state: State, run: Run, at_us: int) -> None:
         _set_due(state, expectation, at_us + expectation.every_ms * 1000)
 
 
-def _trouble(state: State, job: str, alert: str, at_us: int) -> None:
-    before = state.alerts.troubles.get(job)
+def _trouble(state: State, key: str, alert: str, at_us: int) -> None:
+    before = state.alerts.troubles.get(key)
     since_us = at_us if before is None else before.since_us
     troubles = state.alerts.troubles
-    troubles[job] = Trouble(alert, since_us)
+    troubles[key] = Trouble(alert, since_us)
     if len(troubles) > MOST_TROUBLES:
         del troubles[min(troubles, key=lambda each: (troubles[each].since_us, each))]
 
@@ -90,7 +103,7 @@ def _late(state: State, entry: r.Entry, record: r.RunLate) -> None:
 
 
 def _recovered(state: State, _entry: r.Entry, record: r.JobRecovered) -> None:
-    state.alerts.troubles.pop(record.job, None)
+    state.alerts.troubles.pop(subject_id(record.job, record.schedule), None)
 
 
 # --- Whom to tell --------------------------------------------------------------------------
@@ -182,7 +195,8 @@ def _group_closed(state: State, _entry: r.Entry, record: r.AlertClosed) -> None:
 
 
 def _expected(state: State, _entry: r.Entry, record: r.ExpectationDefined) -> None:
-    known = state.alerts.expectations.get(record.job)
+    key = subject_id(record.job, record.schedule)
+    known = state.alerts.expectations.get(key)
     succeeded_us = from_rfc3339(record.succeeded_at) if record.succeeded_at is not None else 0
     expectation = Expectation(
         record.job,
@@ -191,34 +205,38 @@ def _expected(state: State, _entry: r.Entry, record: r.ExpectationDefined) -> No
         from_rfc3339(record.since),
         record.every_ms,
         succeeded_us=max(succeeded_us, known.succeeded_us if known is not None else 0),
+        schedule=record.schedule,
     )
-    state.alerts.expectations[record.job] = expectation
+    state.alerts.expectations[key] = expectation
     _set_due(state, expectation, _time(record.due_at))
 
 
 def _expectation_retired(state: State, _entry: r.Entry, record: r.ExpectationRetired) -> None:
-    del state.alerts.expectations[record.job]
-    state.alerts.troubles.pop(record.job, None)
+    key = subject_id(record.job, record.schedule)
+    del state.alerts.expectations[key]
+    state.alerts.troubles.pop(key, None)
 
 
 def _met(state: State, _entry: r.Entry, record: r.ExpectationMet) -> None:
-    expectation = state.alerts.expectations[record.job]
+    expectation = state.alerts.expectations[subject_id(record.job, record.schedule)]
     expectation.since_us = from_rfc3339(record.due)
     _set_due(state, expectation, _time(record.due_at))
 
 
 def _missed(state: State, entry: r.Entry, record: r.ExpectationMissed) -> None:
-    expectation = state.alerts.expectations[record.job]
+    key = subject_id(record.job, record.schedule)
+    expectation = state.alerts.expectations[key]
     expectation.since_us = expectation.missed_us = from_rfc3339(record.due)
     expectation.missed = record.alert
     _set_due(state, expectation, _time(record.due_at))
-    _trouble(state, record.job, record.alert, entry.at_us)
+    _trouble(state, key, record.alert, entry.at_us)
 
 
 def _set_due(state: State, expectation: Expectation, due_us: int) -> None:
     expectation.due_us = due_us
     if due_us:
-        state.set_expiry(due_us, EXPECTATION, expectation.job)
+        key = subject_id(expectation.job, expectation.schedule)
+        state.set_expiry(due_us, EXPECTATION, key)
 
 
 def _time(text: str | None) -> int:

@@ -76,6 +76,7 @@ def created(state: State, entry: r.Entry, record: r.RunCreated, source: Run | No
         on_failure=record.on_failure,
         on_success=record.on_success,
         max_runtime_ms=record.max_runtime_ms,
+        schedule=record.schedule,
     )
     if run.deadline_us:
         run.deadline_span_us = run.deadline_us - run.place_us

@@ -49,6 +49,9 @@ def _defined(state: State, _entry: r.Entry, record: r.ScheduleDefined) -> None:
         start=bytes(record.start),
         note=record.note,
         boot=record.boot,
+        expect=record.expect,
+        max_runtime_ms=record.max_runtime_ms,
+        heartbeat=record.heartbeat,
     )
     _look_ahead(schedule, record)
     if before is not None:
@@ -57,6 +60,7 @@ def _defined(state: State, _entry: r.Entry, record: r.ScheduleDefined) -> None:
         schedule.last_us, schedule.last_run = before.last_us, before.last_run
         schedule.paused_us = before.paused_us
         schedule.skipped = before.skipped
+        schedule.succeeded_us = before.succeeded_us
         schedule.skipped_us, schedule.skipped_why = before.skipped_us, before.skipped_why
     state.schedules[name] = schedule
 

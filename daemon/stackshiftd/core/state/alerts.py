@@ -101,8 +101,9 @@ class Trouble(msgspec.Struct, frozen=True):
 
 
 class Expectation(msgspec.Struct):
-    """What is expected of a job. A success counts for `due_us` if it came after `since_us`, when
-    the one before was due; with `every_ms`, it moves `due_us`."""
+    """What is expected of a job, or of the runs of a schedule of it. A success counts
+    for `due_us` if it came after `since_us`, when the one before was due; with `every_ms`, it moves
+    `due_us`."""
 
     job: str
     expect: str
@@ -117,6 +118,7 @@ class Expectation(msgspec.Struct):
     """`late` or `missing` if it was missed, and there was no success since."""
     missed_us: int = 0
     """When it was due that time."""
+    schedule: str = ""
 
 
 class Alerts(msgspec.Struct):
@@ -126,9 +128,9 @@ class Alerts(msgspec.Struct):
     groups: dict[str, Group] = {}
     """By `group_id`."""
     troubles: dict[str, Trouble] = {}
-    """By job."""
+    """By `subject_id`."""
     expectations: dict[str, Expectation] = {}
-    """By job."""
+    """By `subject_id`."""
     is_closed: bool = True
     """Did the last daemon stop in good order?"""
     was_cut_off: bool = False
@@ -144,6 +146,12 @@ class Alerts(msgspec.Struct):
 def group_id(target: str, key: str) -> str:
     """By what `Alerts.groups` knows the group `key` of `target`."""
     return f"{target}\0{key}"
+
+
+def subject_id(job: str, schedule: str = "") -> str:
+    """By what `Alerts.expectations` and `Alerts.troubles` know a job, or a schedule. (No name has
+    such a character in it.)"""
+    return f"\0{schedule}" if schedule else job
 
 
 def subject_name(job: str, labels: dict[str, str]) -> str:

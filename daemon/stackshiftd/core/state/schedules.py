@@ -64,6 +64,11 @@ class Schedule(msgspec.Struct):
     skipped_us: int = 0
     """The latest of them that was decided by itself, and why it had none; 0 if there is none."""
     skipped_why: str = ""
+    expect: str = ""
+    max_runtime_ms: int = 0
+    heartbeat: str = ""
+    succeeded_us: int = 0
+    """When a run of it last completed; 0 if none has."""
 
     @property
     def lives(self) -> bool:

@@ -325,6 +325,8 @@ class Run(msgspec.Struct):
     """The run that it has started by its end."""
     max_runtime_ms: int = 0
     """How long after it began it is late; 0 for never."""
+    schedule: str = ""
+    """The schedule that has started it."""
     begun_us: int = 0
     """When it began, or began again after a person retried it; 0 until it does."""
     late_us: int = 0

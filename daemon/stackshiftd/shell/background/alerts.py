@@ -13,7 +13,7 @@ from stackshift_jobs.values.durations import rfc3339
 from stackshift_jobs.values.names import NOTIFY_QUEUE
 from stackshiftd.core import commands as c
 from stackshiftd.core.records import NotifyTerms
-from stackshiftd.core.state.alerts import DAEMON_STOPPED
+from stackshiftd.core.state.alerts import DAEMON_STOPPED, subject_id
 from stackshiftd.history.index import History
 from stackshiftd.history.table import Filters
 from stackshiftd.shell.catalog import Catalog
@@ -57,10 +57,11 @@ class Alerts:
             )
         )
 
-    def expectation(self, job: str) -> dict[str, Any] | None:
-        """What is expected of a job, and whether it was met last: `pending` before the first
-        judgement, `met`, `late` or `missing`. None if nothing is expected."""
-        expected = self._engine.state.alerts.expectations.get(job)
+    def expectation(self, job: str, schedule: str = "") -> dict[str, Any] | None:
+        """What is expected of a job, or of a schedule of it, and whether it was met
+        last: `pending` before the first judgement, `met`, `late` or `missing`. None if nothing is
+        expected."""
+        expected = self._engine.state.alerts.expectations.get(subject_id(job, schedule))
         if expected is None:
             return None
         return {

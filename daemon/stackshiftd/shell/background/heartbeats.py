@@ -3,7 +3,8 @@
 `[heartbeat] url` is called every `period` as long as the daemon leads and its loop turns, so that
 silence tells the watcher that it is gone; `/fail` is called while it cannot write. A job's
 `heartbeat` URL is called when one of its runs begins (`/start`), completes (the URL itself) and
-fails for good (`/fail`, with the error and the end of the log). Invariants:
+fails for good (`/fail`, with the error and the end of the log); a schedule's, of the runs that it
+has started. Invariants:
 
 - Nothing waits for a heartbeat: requests are made on threads, each is over in `SECONDS`, and what
   waits is bounded. A URL that hangs delays its own heartbeats alone.
@@ -18,7 +19,8 @@ import asyncio
 import json
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
@@ -27,7 +29,8 @@ from stackshift_jobs.project.config import Config
 from stackshift_jobs.project.environment import environment
 from stackshift_jobs.values.secrets import ENV, Reference
 from stackshiftd.core.records import AttemptStarted, Entry
-from stackshiftd.core.state.state import Run
+from stackshiftd.core.state.schedules import IN_FILE, Schedule
+from stackshiftd.core.state.state import Run, State
 from stackshiftd.history.rows import RunRow
 from stackshiftd.shell.catalog import Catalog
 from stackshiftd.worker.secrets import SecretTerms, resolved
@@ -66,6 +69,8 @@ class Heartbeats:
         self, config: Config, catalog: Catalog, logs: Path, trouble: Callable[[], str]
     ) -> None:
         self._config = config
+        self.in_file = config.schedules
+        """The schedules that `stackshift.toml` declares now. Their URLs are in no record."""
         self._catalog = catalog
         self._logs = logs
         self._trouble = trouble
@@ -83,15 +88,15 @@ class Heartbeats:
     def begin(self) -> None:
         """From now on, show that the daemon is alive."""
         if self._config.heartbeat.url is not None and not self._is_closing:
-            url = self._daemon_url()
+            url = self._resolved(self._config.heartbeat.url, "[heartbeat] url")
             if url and url not in self._waiting:  # A call that hangs is followed by none.
                 trouble = self._trouble()
                 self._enter(url, _Beat(FAIL if trouble else "", trouble.encode))
             self._alarm = self._loop.call_later(self._config.heartbeat.period_ms / 1000, self.begin)
 
-    def _daemon_url(self) -> str:
-        """The URL, whose reference is resolved each time: a secret may be replaced."""
-        url = self._config.heartbeat.url
+    def _resolved(self, url: str | Reference | None, what: str) -> str:
+        """The URL that the setting `what` has, whose reference is resolved each time: a secret may
+        be replaced."""
         if not isinstance(url, Reference):
             return url or ""
         try:
@@ -105,32 +110,48 @@ class Heartbeats:
             )
             return resolved(url, terms).reveal()
         except Exception as bad:  # Whatever it is, the next look may find it.
-            self._note("[heartbeat] url", f"{url} cannot be read: {bad}")
+            self._note(what, f"{url} cannot be read: {bad}")
             return ""
 
-    # --- Those of jobs ---------------------------------------------------------------------
+    # --- Those of jobs and schedules -------------------------------------------------------
 
-    def published(self, entries: Iterable[Entry], runs: dict[str, Run]) -> None:
+    def published(self, entries: Iterable[Entry], state: State) -> None:
         """Tell of the runs that have begun by these entries, which are durable."""
         for entry in entries:
             record = entry.record
             if isinstance(record, AttemptStarted) and record.attempt == 1:
-                run = runs.get(record.run)
-                if run is not None and (url := self._url_of(run.job)):
+                run = state.runs.get(record.run)
+                for url in self._urls_of(run, state) if run is not None else ():
                     self._enter(url, _Beat(START, _nothing))
 
-    def ended(self, row: RunRow, error: str) -> None:
+    def ended(self, run: Run, row: RunRow, error: str, state: State) -> None:
         """Tell that a run has completed, or failed for good with `error`."""
-        url = self._url_of(row.job)
-        if url and row.status == "completed":
-            self._enter(url, _Beat("", _nothing))
-        elif url and row.status == "failed":
-            path = self._logs / f"{row.id}.jsonl"
-            self._enter(url, _Beat(FAIL, lambda: _told(row.id, error, path)))
+        for url in self._urls_of(run, state):
+            if row.status == "completed":
+                self._enter(url, _Beat("", _nothing))
+            elif row.status == "failed":
+                path = self._logs / f"{row.id}.jsonl"
+                self._enter(url, _Beat(FAIL, partial(_told, row.id, error, path)))
 
-    def _url_of(self, job: str) -> str:
-        facts = self._catalog.jobs.get(job)
-        return facts.heartbeat if facts is not None else ""
+    def has(self, schedule: Schedule) -> bool:
+        """Does anything hear of the runs of the schedule?"""
+        return self._setting(schedule) is not None
+
+    def _urls_of(self, run: Run, state: State) -> Iterator[str]:
+        facts = self._catalog.jobs.get(run.job)
+        if facts is not None and facts.heartbeat:
+            yield facts.heartbeat
+        schedule = state.schedules.get(run.schedule) if run.schedule else None
+        if schedule is not None and (url := self._setting(schedule)) is not None:
+            what = f"[schedules.{schedule.name}] heartbeat"
+            if found := self._resolved(url, what):
+                yield found
+
+    def _setting(self, schedule: Schedule) -> str | Reference | None:
+        if schedule.source != IN_FILE:
+            return schedule.heartbeat or None
+        section = self.in_file.get(schedule.name)
+        return section.heartbeat if section is not None else None
 
     # --- Calling ---------------------------------------------------------------------------
 

@@ -50,7 +50,7 @@ class ScheduleTimer:
     ) -> None:
         self._engine = engine
         self._catalog = catalog
-        self._in_file = in_file
+        self.in_file = in_file
         self.boot = boot
         self._loop = asyncio.get_running_loop()
         self._alarm: asyncio.TimerHandle | None = None
@@ -68,6 +68,12 @@ class ScheduleTimer:
     def seed(self) -> str:
         """By which this project spreads its ticks."""
         return self._engine.journal.journal_id
+
+    def declare(self, in_file: Mapping[str, c.ScheduleTerms]) -> None:
+        """From now on `stackshift.toml` declares these."""
+        self.in_file = in_file
+        if self._catalog.greeted:  # Otherwise the first greeting has them learnt.
+            self.learn()
 
     def learn(self) -> None:
         """Tell the core which schedules the jobs in the catalog and `stackshift.toml` have; called
@@ -101,7 +107,7 @@ class ScheduleTimer:
     def _declared(self) -> Iterator[tuple[str, c.ScheduleTerms]]:
         for job in self._catalog.jobs.values():
             yield from job.schedules.items()
-        yield from self._in_file.items()
+        yield from self.in_file.items()
 
     def rearm(self) -> None:
         """Fire what is due, and set the alarm for what is next."""
@@ -175,7 +181,7 @@ class ScheduleTimer:
 
         Raises what the catalog raises for a start.
         """
-        return prepared(
+        start = prepared(
             self._catalog,
             c.ScheduleTerms(
                 "",
@@ -186,6 +192,11 @@ class ScheduleTimer:
             self._engine.ids.run(),
             self._engine.now_us(),
             key,
+        )
+        return msgspec.structs.replace(
+            start,
+            schedule=schedule.name,
+            max_runtime_ms=schedule.max_runtime_ms or start.max_runtime_ms,
         )
 
     def _look_ahead(self, now_us: int) -> None:

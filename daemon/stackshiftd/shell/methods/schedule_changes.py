@@ -10,8 +10,10 @@ import msgspec
 from msgspec import Raw
 
 from stackshift_jobs.errors import PayloadRefused, StackshiftError, Usage
+from stackshift_jobs.project.notify import web_address
 from stackshift_jobs.schedules import check_terms
 from stackshift_jobs.values.durations import MAX_DURATION_MS, parse_time, rfc3339
+from stackshift_jobs.values.expectations import check_expectation
 from stackshift_jobs.values.limits import MAX_SCHEDULE_PAYLOAD
 from stackshift_jobs.values.names import check_name, one_of
 from stackshiftd.core import commands as c
@@ -48,6 +50,9 @@ class AddParams(Params):
     note: str = ""
     source: str = BY_COMMAND
     replace: bool = False
+    expect: str = ""
+    max_runtime_ms: int | None = None
+    heartbeat: str = ""
 
 
 class BackfillParams(Params):
@@ -106,6 +111,8 @@ class ScheduleChanges:
         within(params.catch_up_for_ms, 0, MAX_DURATION_MS, "catch_up_for_ms")
         within(params.jitter_ms, 0, MAX_DURATION_MS, "jitter_ms")
         check_terms(params.catch_up, params.catch_up_for_ms, params.overlap, params.jitter_ms)
+        if params.max_runtime_ms is not None:
+            within(params.max_runtime_ms, 1, MAX_DURATION_MS, "max_runtime_ms")
         within(len(params.note), 0, MAX_NOTE, "the length of the note")
         terms = c.ScheduleTerms(
             schedule=expression,
@@ -119,6 +126,9 @@ class ScheduleChanges:
             jitter_ms=params.jitter_ms,
             start=Raw(msgspec.json.encode(params.options)),
             note=params.note,
+            expect=check_expectation(params.expect) if params.expect else "",
+            max_runtime_ms=params.max_runtime_ms or 0,
+            heartbeat=_heartbeat(params.heartbeat) if params.heartbeat else "",
         )
         # What its runs would be refused for is refused now.
         start = prepared(self._catalog, terms, "", self._engine.now_us(), key="schedule")
@@ -209,6 +219,13 @@ class ScheduleChanges:
         coming = clock_of_schedule(schedule).after(since_us - 1)
         ticks = takewhile(lambda us: us < until_us, coming)
         return schedule, list(islice(ticks, params.limit)), until_us
+
+
+def _heartbeat(url: str) -> str:
+    try:
+        return web_address(url)
+    except ValueError as bad:
+        raise Usage(f"heartbeat: {url!r} is not {bad}") from None
 
 
 def _page(

@@ -66,10 +66,12 @@ class Schedules:
         schedule_timer: ScheduleTimer,
         view: View,
         redaction: Redaction,
-        expectation: Callable[[str], dict[str, Any] | None],
+        expectation: Callable[[str, str], dict[str, Any] | None],
+        has_heartbeat: Callable[[Schedule], bool],
     ) -> None:
         self._redaction = redaction
         self._expectation = expectation
+        self._has_heartbeat = has_heartbeat
         self._engine = engine
         self._catalog = catalog
         self._view = view
@@ -94,7 +96,8 @@ class Schedules:
     def _shown(self, name: str) -> dict[str, Any]:
         schedule = self._engine.state.schedules[name]
         last = schedule.last_run
-        expectation = self._expectation(schedule.job)
+        own = self._expectation(schedule.job, name)
+        expectation = own or self._expectation(schedule.job, "")
         return {
             "job": schedule.job,
             "schedule": schedule.expression,
@@ -123,6 +126,9 @@ class Schedules:
             "note": schedule.note or None,
             "payload_digest": sha256(canonical(loads(schedule.payload))).hexdigest(),
             "expected": expectation and expectation["status"],
+            "expectation": own,
+            "max_runtime_ms": schedule.max_runtime_ms or None,
+            "heartbeat": self._has_heartbeat(schedule),
         }
 
     def _problem(self, schedule: Schedule) -> str | None:

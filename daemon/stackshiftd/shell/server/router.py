@@ -17,6 +17,8 @@ from stackshift_jobs.calls.methods import METHODS
 from stackshift_jobs.errors import DatabaseUnavailable, DiskFull, StackshiftError, Usage
 from stackshift_jobs.values.durations import parse_time, rfc3339
 from stackshift_jobs.version import PROTOCOL, __version__
+from stackshiftd.core.state.alerts import Trouble
+from stackshiftd.core.state.state import State
 from stackshiftd.history.index import History, Rebuilding
 from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.damage import Damage
@@ -104,6 +106,17 @@ def _lack(method: str) -> str:
     if not METHODS[method].reads:
         return "this cannot be recorded"
     return "no job is loaded" if method.startswith("job.") else ""
+
+
+def _trouble(state: State, key: str, trouble: Trouble) -> dict[str, Any]:
+    """What a job, or a schedule of it, has not recovered from."""
+    expectation = state.alerts.expectations.get(key)
+    return {
+        "job": expectation.job if expectation is not None else key,
+        "schedule": (expectation.schedule or None) if expectation is not None else None,
+        "alert": trouble.alert,
+        "since": rfc3339(trouble.since_us),
+    }
 
 
 class _Method(NamedTuple):
@@ -396,8 +409,8 @@ class Router:
             "dead": state.dead,
             "undelivered": state.undelivered,
             "troubles": [
-                {"job": job, "alert": trouble.alert, "since": rfc3339(trouble.since_us)}
-                for job, trouble in islice(sorted(state.alerts.troubles.items()), MAX_TROUBLES)
+                _trouble(state, key, trouble)
+                for key, trouble in islice(sorted(state.alerts.troubles.items()), MAX_TROUBLES)
             ],
             "journal_bytes": stats.get("bytes"),
             "disk_free_bytes": disk.spare_bytes,

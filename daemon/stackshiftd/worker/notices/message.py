@@ -70,7 +70,7 @@ def text(notice: Notice, place: Place, picture: str) -> str:
 
 
 def _headline(notice: Notice, place: Place) -> str:
-    job, detail = notice.job, notice.detail
+    job, detail = _subject(notice), notice.detail
     match notice.alert:
         case "failed" if notice.count > 1:
             since = _since(detail)
@@ -103,6 +103,12 @@ def _headline(notice: Notice, place: Place) -> str:
         case "test":
             return f"test message of {place.project}"
     return f"{notice.count} more alerts of {place.project}"
+
+
+def _subject(notice: Notice) -> str:
+    """The job; and the schedule, if it is about that and is called otherwise."""
+    schedule = notice.detail.get("schedule", notice.job)
+    return notice.job if schedule == notice.job else f"{notice.job} (schedule {schedule})"
 
 
 def _expected(detail: Mapping[str, Any]) -> str:
