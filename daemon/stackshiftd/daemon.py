@@ -10,11 +10,12 @@ import time
 from array import array
 from collections import ChainMap
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from stackshift_jobs.errors import BadConfiguration, Conflict, StackshiftError
 from stackshift_jobs.programs import processes
-from stackshift_jobs.project.config import Config
+from stackshift_jobs.project.config import Config, load_config
 from stackshift_jobs.values.durations import rfc3339
 from stackshift_jobs.values.limits import LINE_MARGIN
 from stackshift_jobs.values.redaction import with_follow_ups
@@ -443,10 +444,52 @@ class Daemon:
         self._tasks.begin(_tried(self._reloads.preflight(runs)), answer)
 
     async def _reloaded(self, *, strict: bool = False) -> Any:
+        """What a reload that was asked for has done. Settings that are not valid refuse it."""
+        try:
+            schedules = self._reread_schedules()
+        except StackshiftError as bad:
+            log.error("not reloaded: %s", bad.message)
+            self.on_reload({"error": bad.as_json()})
+            return bad
+        outcome = await self._load_code(strict=strict)
+        return outcome if isinstance(outcome, StackshiftError) else outcome | schedules
+
+    async def _load_code(self, *, strict: bool = False) -> Any:
         outcome = await _tried(self._reloads.reload(strict=strict))
         is_refused = isinstance(outcome, StackshiftError)
         self.on_reload({"error": outcome.as_json()} if is_refused else outcome)
         return outcome
+
+    def _watched_settings(self) -> None:
+        try:
+            self._reread_schedules()
+        except StackshiftError as bad:
+            log.error("the schedules of before go on: %s", bad.message)
+
+    def _reread_schedules(self) -> dict[str, Any]:
+        """Declare the schedules that `stackshift.toml` has now: `{schedules: {added, changed,
+        removed}}`. Its other settings are those of the start. Raises `BadConfiguration`."""
+        code = self._catalog.code
+        code.read_settings()
+        config = load_config(self._config.root)
+        declared, before = file_schedules(config), self._schedule_timer.in_file
+        own = config.schedules, self._heartbeats.in_file
+        self._heartbeats.in_file = config.schedules
+        if declared != before:
+            self._schedule_timer.declare(declared)
+        is_all = replace(config, schedules={}, origins={})
+        if is_all == replace(self._config, schedules={}, origins={}):
+            code.settings_apply()
+        names = declared.keys() & before.keys()
+        changed = sorted(name for name in names if own[0].get(name) != own[1].get(name))
+        schedules = {
+            "added": sorted(declared.keys() - before.keys()),
+            "changed": changed,
+            "removed": sorted(before.keys() - declared.keys()),
+        }
+        if any(schedules.values()):
+            log.info("schedules of stackshift.toml: %s", schedules)
+        return {"schedules": schedules}
 
     # --- Life ------------------------------------------------------------------------------
 
@@ -606,7 +649,8 @@ class Daemon:
         if problem:
             log.error("no worker could be started yet: %s", problem)
         if self._config.project.watch:
-            self._tasks.begin(CodeWatch(self._catalog.code, self._reloaded).run())
+            watch = CodeWatch(self._catalog.code, self._load_code, self._watched_settings)
+            self._tasks.begin(watch.run())
 
     async def _first_worker(self) -> str:
         """Wait until jobs are known, or are not needed; returns the reason if they are not, else

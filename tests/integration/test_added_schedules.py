@@ -207,6 +207,47 @@ def test_file_declares_schedules(make_project: Make, clock: WallClock) -> None:
         assert list(names(project)) == ["report"]
 
 
+def test_reload_reads_the_schedules_of_the_file(make_project: Make) -> None:
+    """Without a restart, and without one of the worker's jobs. A file that is not valid changes
+    nothing; the settings that need a restart still say so."""
+    project = make_project(PLAIN, scenery.CONFIG + IN_FILE)
+    file = project.root / "stackshift.toml"
+    project.start()
+    changed = IN_FILE.replace("0 9", "0 8").replace("schedules.report", "schedules.other")
+    file.write_text(scenery.CONFIG + changed)
+    assert project.call("daemon.reload")["schedules"] == {
+        "added": ["other"],
+        "changed": ["cleanup"],
+        "removed": ["report"],
+    }
+    now = names(project)
+    assert now["cleanup"]["schedule"] == "0 8 * * *"
+    assert (now["other"]["retired"], now["report"]["retired"]) == (False, True)
+    assert project.call("job.list")["notes"] == []
+    file.write_text(scenery.CONFIG + changed + "[schedules.x]\ncron = 1\n")
+    with pytest.raises(BadConfiguration, match=r"schedules\.x\.cron"):
+        project.call("daemon.reload")
+    assert names(project) == now
+    file.write_text(scenery.CONFIG.replace("16", "8") + changed)
+    project.call("daemon.reload")
+    assert "stackshift daemon restart" in project.call("job.list")["notes"][0]
+
+
+def test_watched_file_has_its_schedules_read_when_it_is_saved(make_project: Make) -> None:
+    """As job modules are; one that is not valid leaves the schedules of before."""
+    watched = "[project]\nwatch = true\n" + scenery.CONFIG
+    project = make_project(PLAIN, watched)
+    project.start()
+    file = project.root / "stackshift.toml"
+    file.write_text(watched + IN_FILE)
+    wait_until(lambda: list(names(project)) == ["cleanup", "report"], "the schedules")
+    file.write_text(watched + "[schedules.x]\ncron = 1\n")
+    wait_until(lambda: "schedules.x.cron" in project.log(), "the log to say what is wrong")
+    assert not names(project)["cleanup"]["retired"]
+    file.write_text(watched)
+    wait_until(lambda: names(project)["cleanup"]["retired"], "the schedules to be gone")
+
+
 def test_bad_schedule_in_the_file_is_named_with_the_file(make_project: Make) -> None:
     """As other settings are that cannot be."""
     project = make_project(PLAIN, scenery.CONFIG + '[schedules.x]\ncron = "0 9"\njob = "nightly"')

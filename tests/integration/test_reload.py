@@ -66,6 +66,7 @@ def test_reload_gives_new_runs_the_new_code_and_says_what_changed(make_project: 
         "jobs": {"added": ["new"], "changed": ["say"], "removed": []},
         "failed_modules": [],
         "in_flight": {"in_flight": 0, "go_on": 0, "unchecked": 0, "findings": []},
+        "schedules": {"added": [], "changed": [], "removed": []},
     }
     assert say(project) == 2
     assert notes(project) == []

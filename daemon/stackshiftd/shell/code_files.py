@@ -27,6 +27,9 @@ class LoadedCode:
         self._jobs = list(config.project.jobs)
         self._is_watched = config.project.watch
         self._settings = code_files.read_file(self._root / CONFIG_FILE)
+        """The settings that are in force."""
+        self._read_settings = self._settings
+        """Those whose schedules are."""
         self._files: dict[str, CodeFile] = {}
         self._told: dict[str, CodeFile] | None = None
         """The files that people know to be loaded: those of the start, or of the last reload."""
@@ -61,14 +64,27 @@ class LoadedCode:
         self._told = self._files
 
     def folders(self) -> list[Path]:
-        """The folders in which a change is one of the project's code."""
-        folders = {(self._root / path).parent for path in self._files}
+        """The folders in which a change is one of the project's code or settings."""
+        folders = {self._root, *((self._root / path).parent for path in self._files)}
         for entry in self._jobs:
             path = self._root / entry
             if path.is_dir():
                 folders.add(path)
                 folders.update(each for each in path.rglob("*") if each.is_dir())
         return sorted(folder for folder in folders if folder.is_dir())
+
+    def settings_differ(self) -> bool:
+        """Does `stackshift.toml` differ from what its schedules were last read from?"""
+        read = self._read_settings
+        return read is not None and code_files.differs(self._root / CONFIG_FILE, read)
+
+    def read_settings(self) -> None:
+        """Its schedules are about to be read."""
+        self._read_settings = code_files.read_file(self._root / CONFIG_FILE) or self._read_settings
+
+    def settings_apply(self) -> None:
+        """All that was read is in force."""
+        self._settings = self._read_settings
 
     def notes(self) -> list[str]:
         """What a person who names a job should know of its code, in sentences."""

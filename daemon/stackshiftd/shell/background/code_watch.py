@@ -21,17 +21,23 @@ LOOK_AGAIN_MS: Final = 5_000
 
 
 class CodeWatch:
-    """Calls `reload` when the project's code differs from what was last loaded."""
+    """Calls `reload` when the project's code differs from what was last loaded, and `reread` when
+    its settings do."""
 
-    def __init__(self, code: LoadedCode, reload: Callable[[], Any]) -> None:
+    def __init__(
+        self, code: LoadedCode, reload: Callable[[], Any], reread: Callable[[], Any]
+    ) -> None:
         self._code = code
         self._reload = reload
+        self._reread = reread
 
     async def run(self) -> None:
         """Watch until it is cancelled. Without notifications (too many watches, say) it looks by
         itself."""
         while True:
             imports = self._code.imports
+            if self._code.settings_differ():
+                self._reread()
             if self._code.changed():
                 await self._reload()
             if self._code.changed() and self._code.imports != imports:
@@ -42,6 +48,10 @@ class CodeWatch:
             except OSError as bad:
                 log.warning("changes are not reported (%s): looking every few seconds", bad)
                 await asyncio.sleep(LOOK_AGAIN_MS / 1000)
+
+    def _is_moved(self, folders: list[Path]) -> bool:
+        code = self._code
+        return bool(code.changed()) or code.settings_differ() or code.folders() != folders
 
     async def _until_changed(self, folders: list[Path]) -> None:
         """Wait for a change in `folders`, or of what they are."""
@@ -63,7 +73,7 @@ class CodeWatch:
         )
         try:
             async for _ in changes:
-                if self._code.changed() or self._code.folders() != folders:
+                if self._is_moved(folders):
                     return
         finally:
             await changes.aclose()
