@@ -138,6 +138,7 @@ _RUN_COMMANDS: Final = (
         _FROM,
         PAYLOAD,
         FIELD,
+        option("--queue Q", "Run it in queue Q (default: that of the run)."),
         _DRY_RUN,
     ),
     command(

@@ -148,6 +148,8 @@ def fork(session: Session, given: Given) -> int:
         params["payload"] = payload
     for note in field_notes(given):
         session.say(note)
+    if (queue := given.text("queue")) is not None:
+        params["queue"] = queue
     if given.flag("dry_run"):
         params["dry_run"] = True
     return _report(session, session.call("run.fork", params))

@@ -97,9 +97,11 @@ def retry_params(run: str, from_step: str | None, set: Mapping[str, Any] | None)
     return params
 
 
-def fork_params(run: str, from_step: str | None, payload: Any) -> dict[str, Any]:
+def fork_params(
+    run: str, from_step: str | None, payload: Any, queue: str | None = None
+) -> dict[str, Any]:
     """The params of `run.fork`."""
-    params = {"run": run, "from_step": from_step, "payload": payload}
+    params = {"run": run, "from_step": from_step, "payload": payload, "queue": queue}
     return {name: value for name, value in params.items() if value is not None}
 
 

@@ -119,11 +119,15 @@ class AsyncRunHandle:
         has no function."""
         await self._client.call("run.retry", retry_params(self.id, from_step, set))
 
-    async def fork(self, *, from_step: str | None = None, payload: Any = None) -> AsyncRunHandle:
+    async def fork(
+        self, *, from_step: str | None = None, payload: Any = None, queue: str | None = None
+    ) -> AsyncRunHandle:
         """Start a new run of the same job that reuses what is recorded, up to `from_step` if given;
-        with another `payload` it reuses nothing. Returns its handle. Raises `NotFound` for a step
-        that is not recorded, and `PayloadRefused`."""
-        answer = await self._client.call("run.fork", fork_params(self.id, from_step, payload))
+        with another `payload` it reuses nothing. It is in `queue`, or in that of the run. Returns
+        its handle. Raises `NotFound` for a step that is not recorded, and `PayloadRefused`."""
+        answer = await self._client.call(
+            "run.fork", fork_params(self.id, from_step, payload, queue)
+        )
         return AsyncRunHandle(self._client, answer["id"])
 
     async def timeline(self) -> list[dict[str, Any]]:

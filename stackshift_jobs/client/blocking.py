@@ -130,11 +130,13 @@ class RunHandle:
         has no function."""
         self._client.call("run.retry", retry_params(self.id, from_step, set))
 
-    def fork(self, *, from_step: str | None = None, payload: Any = None) -> RunHandle:
+    def fork(
+        self, *, from_step: str | None = None, payload: Any = None, queue: str | None = None
+    ) -> RunHandle:
         """Start a new run of the same job that reuses what is recorded, up to `from_step` if given;
-        with another `payload` it reuses nothing. Returns its handle. Raises `NotFound` for a step
-        that is not recorded, and `PayloadRefused`."""
-        answer = self._client.call("run.fork", fork_params(self.id, from_step, payload))
+        with another `payload` it reuses nothing. It is in `queue`, or in that of the run. Returns
+        its handle. Raises `NotFound` for a step that is not recorded, and `PayloadRefused`."""
+        answer = self._client.call("run.fork", fork_params(self.id, from_step, payload, queue))
         return RunHandle(self._client, answer["id"])
 
     def timeline(self) -> list[dict[str, Any]]:

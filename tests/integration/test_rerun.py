@@ -178,7 +178,10 @@ def test_dry_run_of_a_fork_lists_what_the_fork_would_reuse(project: Project) -> 
     assert [name for name, action in plan.items() if action == "repeat"] == ALL[5:]
     assert set(planned(project, "run.fork", run, payload=1).values()) == {"repeat"}
     project.open("last")
-    fork = project.call("run.fork", run=run, from_step="nap")["id"]
+    fork = project.call("run.fork", run=run, from_step="nap", queue="others")["id"]
+    assert (project.get(fork)["queue"], project.get(run)["queue"]) == ("others", "default")
+    with pytest.raises(Usage, match="queue"):
+        project.call("run.fork", run=run, queue="no\nqueue")
     assert project.finish(fork)["status"] == "completed"
     assert project.get(run)["status"] == "failed"
     assert project.witness().count("fetch") == 1

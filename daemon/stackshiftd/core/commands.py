@@ -99,8 +99,8 @@ class RetryRun(Command, frozen=True):
 
 
 class ForkRun(Command, frozen=True):
-    """Create the run `run` as a fork of `source`, whose records are `restored`. `payload` None
-    keeps the source's."""
+    """Create the run `run` as a fork of `source`, whose records are `restored`. `payload` and
+    `queue` None keep the source's."""
 
     run: str
     source: str
@@ -111,6 +111,7 @@ class ForkRun(Command, frozen=True):
     """The key of the new payload; None keeps the source's."""
     unique: str | None = None
     """The same for its unique key."""
+    queue: str | None = None
 
 
 class ChangeQueue(Command, frozen=True):

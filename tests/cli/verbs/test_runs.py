@@ -519,6 +519,8 @@ def test_fork_prints_the_new_id(shell: Shell, daemon: FakeDaemon) -> None:
     told = shell("runs", "fork", "@last", "--from", "b", "-p", "null")
     assert told == (f"{run_id(99)}\n", "1 recorded step reused, 0 repeated\n", 0)
     assert daemon.params("run.fork") == {"run": "@last", "from_step": "b", "payload": None}
+    shell("runs", "fork", "@last", "--queue", "slow")
+    assert daemon.params("run.fork") == {"run": "@last", "queue": "slow"}
 
 
 def test_fork_dry_run_makes_no_run(shell: Shell, daemon: FakeDaemon) -> None:

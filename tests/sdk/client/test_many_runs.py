@@ -50,6 +50,7 @@ def test_handle_by_id_asks_nothing_until_it_is_used(client: Client, daemon: Fake
     handle.retry(from_step="load", set={"load": {"rows": 3}, "none": None})
     daemon.on("run.fork", lambda peer, id, _: peer.answer(id, {"id": "run_9"}))
     assert [handle.fork().id, handle.fork(from_step="load", payload=[1]).id] == ["run_9"] * 2
+    assert handle.fork(queue="slow").id == "run_9"
     asked = {"run": "run_8"}
     assert daemon.seen == [
         ("run.wait", asked),
@@ -58,6 +59,7 @@ def test_handle_by_id_asks_nothing_until_it_is_used(client: Client, daemon: Fake
         ("run.retry", asked | {"from_step": "load", "set": {"load": {"rows": 3}, "none": None}}),
         ("run.fork", asked),
         ("run.fork", asked | {"from_step": "load", "payload": [1]}),
+        ("run.fork", asked | {"queue": "slow"}),
     ]
     with pytest.raises(NotFound):
         client.runs.handle("run_missing").status()
@@ -135,7 +137,7 @@ def test_awaited_client_asks_and_gives_back_the_same(project: Project, daemon: F
         handle = client.runs.handle("run_8")
         assert await handle.result() == 42
         await handle.retry(from_step="load", set={"load": 1})
-        fork = await handle.fork(payload={"n": 1})
+        fork = await handle.fork(payload={"n": 1}, queue="slow")
         assert isinstance(fork, AsyncRunHandle)
         assert fork.id == "run_9"
         assert await client.runs.count(job="a") == 3
@@ -150,7 +152,7 @@ def test_awaited_client_asks_and_gives_back_the_same(project: Project, daemon: F
     assert daemon.seen == [
         ("run.wait", {"run": "run_8"}),
         ("run.retry", {"run": "run_8", "from_step": "load", "set": {"load": 1}}),
-        ("run.fork", {"run": "run_8", "payload": {"n": 1}}),
+        ("run.fork", {"run": "run_8", "payload": {"n": 1}, "queue": "slow"}),
         ("run.count", {"job": "a"}),
         ("run.count", {"by": "job"}),
         ("run.cancel_all", {"job": "j", "gently": True}),

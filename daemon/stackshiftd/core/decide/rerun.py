@@ -273,7 +273,7 @@ def fork(state: State, command: c.ForkRun, now_us: int) -> Decision:
     record = r.RunCreated(
         run=command.run,
         job=source.job,
-        queue=source.queue,
+        queue=source.queue if command.queue is None else command.queue,
         payload=Raw(command.payload if command.payload is not None else source.payload),
         retry=source.retry,
         limits=source.limits,

@@ -78,12 +78,13 @@ class RetryParams(Params):
 
 class ForkParams(Params):
     """Fork from `from_step` on (None: reuse all that is recorded; with another `payload`,
-    nothing)."""
+    nothing), into the `queue` (None: that of the run)."""
 
     run: str
     from_step: str | None = None
     payload: Raw = ABSENT
     dry_run: bool = False
+    queue: str | None = None
 
 
 class RunChanges:
@@ -207,6 +208,8 @@ class RunChanges:
         `steps[]` for a dry run, which changes nothing."""
         source = self._lookup.resolve(params.run)
         payload = value = None
+        if params.queue is not None:
+            check_name(params.queue, "queue")
         if params.payload is not ABSENT:
             payload, value = self._checked(params.payload, "the payload")
         lines = self._lookup.lines(source)
@@ -226,6 +229,7 @@ class RunChanges:
             params.from_step,
             payload,
             *(keys or (None, None)),
+            params.queue,
         )
 
         def forked(reply: Any) -> None:
