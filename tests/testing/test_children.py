@@ -52,7 +52,7 @@ def test_call_that_is_late_fails_the_run(stackshift: Stackshift, job: str) -> No
     assert (run.status, run.attempt) == ("failed", 1)
     assert run.error is not None
     child = child_of(stackshift, run)
-    assert run.error["message"] == f"{child.id} had not ended in time"
+    assert run.error["message"] == f"'slow' waited for {child.id}, which had not ended in time"
     assert child.status == "cancelled"
 
 

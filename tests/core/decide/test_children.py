@@ -224,7 +224,8 @@ def test_late_child_fails_its_parent(suspended: bool) -> None:
     assert story.finished() == {parent: "failed", child: "cancelled"}
     error = story.run(parent).error
     assert error is not None
-    assert (error.type, error.message) == ("TimeoutError", f"{child} had not ended in time")
+    assert error.type == "TimeoutError"
+    assert error.message == f"'child' waited for {child}, which had not ended in time"
     assert [stop.run for stop in story.effects(Stop)][:1] == [child]
     assert [stop.run for stop in story.effects(Stop)][1:] == ([] if suspended else [parent])
     if not suspended:

@@ -124,7 +124,8 @@ def child_is_late(state: State, run: Run, name: str, now_us: int) -> Decision:
         cancelled = cancel(state, (run,), "timeout", now_us, before=1)
         return Decision((ended, *cancelled.records), cancelled.effects)
     if call.wait.on_timeout == "fail":
-        return fail_wait(state, run, name, ended, f"{call.child} had not ended in time", now_us)
+        late = f"{name!r} waited for {call.child}, which had not ended in time"
+        return fail_wait(state, run, name, ended, late, now_us)
     over = end_wait(run, ended)
     cancelled = cancel_called(state, run, name, now_us, len(over.records))
     return Decision((*over.records, *cancelled.records), (*over.effects, *cancelled.effects))
