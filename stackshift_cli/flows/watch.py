@@ -41,12 +41,20 @@ def exit_of(run: dict[str, Any]) -> int:
 
 
 def finish(session: Session, run: dict[str, Any]) -> int:
-    """Return 0 if the run completed; otherwise raise `WatchedRunFailed` or `RunCancelled`."""
+    """Return 0 if the run completed, and say as which run it continues, if it does; otherwise raise
+    `WatchedRunFailed` or `RunCancelled`."""
     if run["status"] == "failed":
         raise WatchedRunFailed(run["id"], run.get("error") or _NO_ERROR, failure(session, run))
     if run["status"] == "cancelled":
         raise RunCancelled(run["id"], str(run.get("why") or ""))
+    say_continued(session, run)
     return 0
+
+
+def say_continued(session: Session, run: dict[str, Any]) -> None:
+    """Say as which run `run` continues, if it does: who waits for it does not follow that one."""
+    if run.get("continued_as"):
+        session.say(f"{run['id']} continues as {run['continued_as']}")
 
 
 def failure(session: Session, run: dict[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ from stackshift_cli.daemon.feed import TICK_SECONDS, Deadline, FeedRecord, follo
 from stackshift_cli.daemon.session import Session
 from stackshift_cli.errors import OutputClosed
 from stackshift_cli.flows.run_filters import time_ago
-from stackshift_cli.flows.watch import RecordPrinter, exit_of, show_until_end
+from stackshift_cli.flows.watch import RecordPrinter, exit_of, say_continued, show_until_end
 from stackshift_cli.output import messages
 from stackshift_cli.output.terminal import draws
 from stackshift_cli.render import tsv
@@ -138,6 +138,7 @@ def wait(session: Session, given: Given) -> int:
                 text = messages.compact(run) if session.json else f"{run['id']}\t{run['status']}"
                 messages.data(text)
                 sys.stdout.flush()
+                say_continued(session, run)
                 if given.flag("any"):
                     return exit_of(run)
     except KeyboardInterrupt:

@@ -166,6 +166,14 @@ def test_wait_ends_with_the_runs_status(
     assert json.loads(shell("runs", "wait", "@last", "--json").stdout)["status"] == status
 
 
+def test_wait_says_as_which_run_it_continues(shell: Shell, daemon: FakeDaemon) -> None:
+    """It does not follow the chain, on which a person may have counted."""
+    daemon.add(run_object(1, continued_as=run_id(2)))
+    continues = f"{run_id(1)} continues as {run_id(2)}\n"
+    assert shell("runs", "wait", "@last") == (f"{run_id(1)}\tcompleted\n", continues, 0)
+    assert shell("--quiet", "runs", "wait", "@last").stderr == ""
+
+
 def test_wait_any_ends_with_the_first(shell: Shell, daemon: FakeDaemon) -> None:
     """`--any` does not wait for the others."""
     daemon.add(run_object(1, status="running"))
