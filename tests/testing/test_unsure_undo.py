@@ -275,3 +275,89 @@ def test_program_that_exceeds_its_timeout_is_undone(stackshift: Stackshift, tmp_
     assert run.error is not None and run.error["type"] == "TimeoutError"
     assert given == [None]
     assert not made.exists()
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_function_that_can_be_undone_is_called_once_its_begin_is_durable(
+    stackshift: Stackshift, is_async: bool
+) -> None:
+    """Whatever is killed from then on, it is known that it may have done something; each try."""
+    seen: list[list[str]] = []
+
+    def act() -> None:
+        seen.append([record["kind"] for record in stackshift.journal][-1:])
+        if len(seen) < 3:
+            raise ConnectionError("gone")
+
+    again = Retry(max_attempts=2, backoff="1s")
+    if is_async:
+
+        @stackshift.job("pays", retry=again)
+        async def pays_awaited(ctx: AsyncContext) -> None:
+            await ctx.step.run("pay", act, retry=again, undo=print)
+    else:
+
+        @stackshift.job("pays", retry=again)
+        def pays(ctx: Context) -> None:
+            ctx.step.run("pay", act, retry=again, undo=print)
+
+    assert stackshift.start("pays").finish().status == "completed"
+    assert seen == [["step.started"]] * 3
+
+
+def test_race_that_a_step_has_lost_undoes_it(stackshift: Stackshift, world: World) -> None:
+    """Both have acted: the winner has a result, and the loser may be done."""
+
+    async def act() -> None:
+        world.do("slow")
+        await asyncio.sleep(30)
+
+    @stackshift.job("races", retry=ONCE)
+    async def races(ctx: AsyncContext) -> None:
+        slow = ctx.step.run("slow", act, undo=world.undo("slow"))
+        quick = ctx.step.run("quick", world.do, "quick", undo=world.undo("quick"))
+        name, _ = await ctx.step.first("decision", slow=slow, quick=quick)
+        raise NonRetryable(name)
+
+    run = stackshift.start("races").finish()
+    assert run.error is not None and run.error["message"] == "quick"
+    assert world.done[-2:] == ["undo slow None", "undo quick 'quick'"]
+    assert undone(run) == {"slow": True, "quick": True}
+
+
+def test_missing_heartbeat_is_undone(stackshift: Stackshift, world: World) -> None:
+    """As a timeout is."""
+
+    @stackshift.job("pays", retry=ONCE)
+    async def pays(ctx: AsyncContext) -> None:
+        await ctx.step.run("pay", asyncio.sleep, 30, heartbeat="50ms", undo=world.undo("pay"))
+
+    run = stackshift.start("pays").finish()
+    assert run.error is not None and run.error["type"] == "HeartbeatTimeout"
+    assert world.done == ["undo pay None"]
+
+
+def test_retry_does_again_what_was_undone_without_a_result(
+    stackshift: Stackshift, world: World
+) -> None:
+    """And undoes nothing if it completes; what it has recorded replays alike."""
+    tries: list[int] = []
+
+    async def act() -> str:
+        tries.append(1)
+        if len(tries) == 1:
+            await asyncio.sleep(30)
+        return "paid"
+
+    @stackshift.job("pays", retry=ONCE)
+    async def pays(ctx: AsyncContext) -> str:
+        await ctx.step.run("pack", world.do, "pack", undo=world.undo("pack"))
+        paid: str = await ctx.step.run("pay", act, timeout="80ms", undo=world.undo("pay"))
+        return paid
+
+    run = stackshift.start("pays").finish()
+    assert world.done == ["pack", "undo pay None", "undo pack 'pack'"]
+    run.retry()
+    assert run.finish().result == "paid"
+    assert world.done[3:] == ["pack"]
+    stackshift.assert_replays(run)
