@@ -223,8 +223,8 @@ def _run_cancelled(record: Record, _clock: Clock) -> Said:
         "replaced": ": replaced by a start with its unique key",
         "overlap": ": the next tick of its schedule came",
         "expired": ": it had not begun within its ttl",
-        "gently": ": its handler has ended after it was told",
-        "grace": ": its handler had not ended within the grace",
+        "gently": ": its handler ended within the grace",
+        "grace": ": its handler did not end within the grace",
     }
     return "cancelled", "run cancelled" + how.get(str(record.get("reason")), "")
 

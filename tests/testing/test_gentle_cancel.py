@@ -77,7 +77,7 @@ def test_handler_is_told_at_its_wait_and_cleans_up_by_steps(
     assert run.status == "cancelled"
     assert steps(run) == CLEANED
     stackshift.assert_replays(run)
-    assert run.why == "cancelled: its handler has ended after it was told"
+    assert run.why == "cancelled: its handler ended within the grace"
     assert run.json["cancelling"] is None
     assert run.json["dead"] is False
 
@@ -162,7 +162,7 @@ def test_without_an_answer_it_is_cancelled_for_good(stackshift: Stackshift, job:
     assert "sleeping until" in run.why
     stackshift.advance("1s")
     assert run.status == "cancelled"
-    assert run.why == "cancelled: its handler had not ended within the grace"
+    assert run.why == "cancelled: its handler did not end within the grace"
     assert run.timeline[-1]["reason"] == "grace"
 
 

@@ -165,7 +165,7 @@ def test_gently_cancelled_run_is_undone_and_then_cancelled(
     run = stackshift.start(job, {"wait": True})
     run.cancel(gently=True)
     assert run.finish().status == "cancelled"
-    assert run.why == "cancelled: its handler has ended after it was told"
+    assert run.why == "cancelled: its handler ended within the grace"
     assert world.done == DONE
     stackshift.assert_replays(run)
 
@@ -355,7 +355,7 @@ def test_grace_that_ends_has_it_undone_by_force(stackshift: Stackshift, world: W
     run.cancel(gently=True, grace="5s")
     stackshift.advance("5s")
     assert run.finish().status == "cancelled"
-    assert run.why == "cancelled: its handler had not ended within the grace"
+    assert run.why == "cancelled: its handler did not end within the grace"
     assert world.done == ["flight", "undo flight 'flight-1'"]
 
 

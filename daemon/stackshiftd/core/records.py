@@ -311,9 +311,9 @@ class RunCancelled(Record, frozen=True, tag="run.cancelled"):
     cancelled), `parent_ended`, `given_up` (the call that started it), `timeout`, `expired` (it had
     not begun in time), `replaced` (by a start with its unique key, which created the run `by`),
     `overlap` (by the next tick of its schedule),
-    `gently` (its handler has ended after it was told), `grace` (it had not when its grace was
-    over), or `handler`: its handler raised `CancelRun`, with this `message`, perhaps in the
-    function of `steps`, which are forgotten."""
+    `gently` (its handler ended within the grace), `grace` (it did not), or `handler`: its handler
+    raised `CancelRun`, with this `message`, perhaps in the function of `steps`, which are
+    forgotten."""
 
     run: str
     reason: str

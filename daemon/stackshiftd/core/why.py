@@ -192,8 +192,8 @@ _CANCELLED: Final = {
     "replaced": "replaced by a start with its unique key",
     "overlap": "the next tick of its schedule came",
     "expired": "it had not begun within its ttl",
-    "gently": "its handler has ended after it was told",
-    "grace": "its handler had not ended within the grace",
+    "gently": "its handler ended within the grace",
+    "grace": "its handler did not end within the grace",
 }
 
 
