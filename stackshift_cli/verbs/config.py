@@ -25,6 +25,8 @@ from stackshift_jobs.errors import BadConfiguration, StackshiftError, Usage
 from stackshift_jobs.project.config import KEYS, NAMED, Key, find_key, load_config
 from stackshift_jobs.project.database_url import masked
 from stackshift_jobs.project.locate import CONFIG_FILE
+from stackshift_jobs.project.notify import DESTINATION, SECRET_TEXT, WEB_ADDRESS
+from stackshift_jobs.project.notify import masked as masked_url
 from stackshift_jobs.project.toml import parse_toml, read_config_text
 from stackshift_jobs.project.trust import TRUSTED
 
@@ -83,7 +85,8 @@ def set_(session: Session, given: Given) -> int:
     with _changing(place.file):
         place.file.parent.mkdir(parents=True, exist_ok=True)
         edit(place.file, place.section, place.name, value)
-    session.say(f"{safe(name)} = {_shown(value)} in {safe(str(place.file))}")
+    shown = value if place.key is None else _without_secret(place.key, value)
+    session.say(f"{safe(name)} = {_shown(shown)} in {safe(str(place.file))}")
     _say_how_to_apply(session, place)
     return 0
 
@@ -195,7 +198,8 @@ def _project_settings(session: Session) -> Iterator[_Setting]:
         if outer in NAMED:
             for own, table in written.get(outer, {}).items():
                 name = f"{outer}.{own}.{key.name}"
-                yield _in_force(name, table.get(key.name, key.default), config.origins)
+                value = _without_secret(key, table.get(key.name, key.default))
+                yield _in_force(name, value, config.origins)
             continue
         value = written.get(key.section, {}).get(key.name, key.default)
         if key.path == "project.data_dir":
@@ -204,7 +208,17 @@ def _project_settings(session: Session) -> Iterator[_Setting]:
             value = masked(config.journal.url)
         elif key.path == "project.name":
             value = config.project.name
-        yield _in_force(key.path, value, config.origins)
+        yield _in_force(key.path, _without_secret(key, value), config.origins)
+
+
+def _without_secret(key: Key, value: Any) -> Any:
+    """A value as it may be shown: no token, and of an address to which all may write who know it,
+    only the host. A reference to a secret is not one."""
+    if not isinstance(value, str):
+        return value
+    if key.kind is SECRET_TEXT:
+        return _HIDDEN
+    return masked_url(value) if key.kind in (DESTINATION, WEB_ADDRESS) else value
 
 
 def _in_force(name: str, value: Any, origins: Any) -> _Setting:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import json
+from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from stackshift_cli.arguments import Given
@@ -12,6 +14,7 @@ from stackshift_cli.output.safe_text import safe
 from stackshift_cli.output.terminal import draws
 from stackshift_cli.render import tsv
 from stackshift_jobs.errors import BadConfiguration
+from stackshift_jobs.values.names import BUILT_IN_JOBS
 from stackshift_jobs.values.quantities import quantity
 
 _FAILED: Final = BadConfiguration.exit_status
@@ -88,9 +91,28 @@ def check(session: Session, given: Given) -> int:
     if failed:
         session.say(f"{len(failed)} of {quantity(len(modules), 'module')} failed to import")
         return _FAILED
+    _say_unmatched(session, [job for module in modules for job in module["jobs"]])
     if any(module.get("schedules") for module in modules):
         say_boot_hint(session)
     return 0
+
+
+def _say_unmatched(session: Session, jobs: list[str]) -> None:
+    """Name the patterns of `[notify.NAME] jobs` that match nothing in the project's files: of jobs,
+    nobody would be told. What a program is called is only known when it runs."""
+    from stackshift_jobs.project.config import load_config
+
+    config = load_config(session.project.root)
+    named = {*jobs, *BUILT_IN_JOBS, *config.schedules}
+    for name, terms in config.notify.items():
+        for pattern in terms.jobs:
+            if any(fnmatchcase(job, pattern) for job in named):
+                continue
+            near = difflib.get_close_matches(pattern, named, 1)
+            meant = (
+                f"did you mean {safe(near[0])}?" if near else "only a program could be called so"
+            )
+            session.say(f"notify.{safe(name)}.jobs: no job matches {safe(pattern)}: {meant}")
 
 
 def say_boot_hint(session: Session) -> None:

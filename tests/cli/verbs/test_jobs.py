@@ -131,6 +131,30 @@ def test_check_hints_at_a_start_at_boot_where_there_are_schedules(shell: Shell) 
 
 
 @pytest.mark.usefixtures("faked")
+def test_check_names_patterns_of_notify_that_match_no_job(shell: Shell) -> None:
+    """With the job that was meant, if one is like it; jobs, built-in ones and schedules in the file
+    are known, and a program is only known when it runs."""
+    (shell.directory / "stackshift.toml").write_text("""
+[workers]
+inherit_env = ["*"]
+[notify.ops]
+command = ["true"]
+jobs = ["improt", "shop.*", "pg_dump", "exec", "nightly", "imp*"]
+[schedules.nightly]
+cron = "@daily"
+command = "true"
+""")
+    good = {"module": "jobs.a", "file": "jobs/a.py", "jobs": ["import"], "error": None}
+    told = shell("jobs", "check", FAKE_CHECK=check(good))
+    assert told.code == 0
+    assert told.stderr.splitlines() == [
+        "notify.ops.jobs: no job matches improt: did you mean import?",
+        "notify.ops.jobs: no job matches shop.*: only a program could be called so",
+        "notify.ops.jobs: no job matches pg_dump: only a program could be called so",
+    ]
+
+
+@pytest.mark.usefixtures("faked")
 def test_check_fails_with_78_and_the_place(shell: Shell) -> None:
     """A module that fails to import is named with file, line and error."""
     bad = {"module": "jobs.media", "file": "jobs/media.py", "jobs": [], "error": BROKEN}

@@ -208,6 +208,40 @@ def test_config_show_says_where_each_value_is_from(shell: Shell) -> None:
     assert plain["workers.slots"] == 3
 
 
+def test_no_command_of_config_prints_a_secret(shell: Shell) -> None:
+    """Neither a token nor the path of an address, for whoever knows that may write there; a
+    reference to a secret says only where it is."""
+    (shell.directory / "stackshift.toml").write_text("""
+[notify.ops]
+to = "slack://hooks.slack.com/services/s3cr3t"
+token = "s3cr3t"
+[notify.desk]
+to = { "$env" = "DESK" }
+[heartbeat]
+url = "https://hc-ping.com/s3cr3t"
+[schedules.nightly]
+cron = "@daily"
+job = "nightly"
+heartbeat = "https://hc-ping.com/s3cr3t"
+""")
+    shown = shell("config", "show", "--origin", "--json")
+    values = {name: each["value"] for name, each in json.loads(shown.stdout).items()}
+    assert values["notify.ops.to"] == "slack://hooks.slack.com/…"
+    assert values["notify.ops.token"] == "(not shown)"
+    assert values["notify.desk.to"] == {"$env": "DESK"}
+    assert values["heartbeat.url"] == values["schedules.nightly.heartbeat"]
+    told = [
+        shown,
+        shell("config", "show"),
+        shell("config", "get", "notify.ops.token"),
+        shell("config", "get", "heartbeat.url"),
+        shell("config", "set", "notify.ops.token", "s3cr3t"),
+        shell("config", "set", "heartbeat.url", "https://hc-ping.com/s3cr3t"),
+    ]
+    assert [each.code for each in told] == [0] * 6
+    assert "s3cr3t" not in "".join(each.stdout + each.stderr for each in told)
+
+
 def test_config_path(shell: Shell) -> None:
     """The file alone, for `$EDITOR "$(stackshift config path)"`."""
     assert shell("config", "path").stdout == f"{shell.directory}/stackshift.toml\n"
