@@ -48,6 +48,7 @@ from stackshiftd.shell.background.service import Service
 from stackshiftd.shell.background.timers import Timers
 from stackshiftd.shell.catalog import Catalog, shown
 from stackshiftd.shell.cluster.opening import Client, Offer
+from stackshiftd.shell.cluster.peers import Peers
 from stackshiftd.shell.damage import Damage
 from stackshiftd.shell.departures import Replay
 from stackshiftd.shell.engine import Engine
@@ -61,6 +62,7 @@ from stackshiftd.shell.methods.events import Events
 from stackshiftd.shell.methods.locks import Locks
 from stackshiftd.shell.methods.queues import Queues, file_terms
 from stackshiftd.shell.methods.run_changes import RunChanges
+from stackshiftd.shell.methods.run_logs import RunOutput
 from stackshiftd.shell.methods.run_queries import RunQueries
 from stackshiftd.shell.methods.run_waits import RunWaits
 from stackshiftd.shell.methods.schedule_changes import ScheduleChanges
@@ -85,6 +87,7 @@ from stackshiftd.shell.views.entry_history import EntryHistory
 from stackshiftd.shell.views.lookup import Lookup
 from stackshiftd.shell.views.redaction import Redaction
 from stackshiftd.shell.views.run import View
+from stackshiftd.shell.work import as_work, to_end
 from stackshiftd.shell.workers.dispatcher import Dispatcher
 from stackshiftd.shell.workers.pool import STOP_MARGIN_SECONDS, Pool
 from stackshiftd.shell.workers.preflight import Preflight
@@ -219,15 +222,19 @@ class Daemon:
         self._alerts = Alerts(self.engine, self._catalog, config, self._history)
         self._dispatcher.learned = self._learned
         payload_bytes = config.limits.payload_bytes
-        machine = cluster.host if cluster is not None else ""
         looking = RunQueries(
             self._catalog,
             self._lookup,
             self._view,
-            logs,
             self._run_waits,
-            machine,
             self._alerts.expectation,
+        )
+        output = RunOutput(
+            self._lookup,
+            logs,
+            self._tasks,
+            cluster.host if cluster is not None else "",
+            Peers(cluster) if cluster is not None else None,
         )
         self._queues = Queues(self.engine, self._catalog, config, waiters)
         self._activity = Activity(self.engine, self._lookup, self._view)
@@ -250,6 +257,7 @@ class Daemon:
             self._activity,
             self._queues,
             looking,
+            output,
             dead_letter,
             schedules,
             schedule_changes,
@@ -410,7 +418,7 @@ class Daemon:
         with."""
         answered: asyncio.Future[Any] = self._loop.create_future()
         self.router.answer_alone(request.method, request.params, answered.set_result)
-        result = await answered
+        result = await to_end(as_work(await answered))
         if isinstance(result, StackshiftError):
             raise result
         return result
@@ -546,7 +554,7 @@ class Daemon:
         for run, places in replayed.lengthened:
             self._history.lengthen(run, places)
         for run in replayed.removed:
-            self._history.remove(run)
+            self.removed(run)
         self._feeds.published_seq = self.engine.state.seq
 
     async def _follow(self, ready: Callable[[], None]) -> bool:

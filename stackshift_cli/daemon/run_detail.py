@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from stackshift_cli.daemon.session import Session
+from stackshift_cli.output.safe_text import safe
 from stackshift_jobs.errors import NotFound
 
 PAGE: Final = 1000
@@ -110,10 +111,21 @@ def log_lines(session: Session, run: str, step: str | None = None) -> list[dict[
     """What the run, or one step of it, has printed and logged."""
     params: dict[str, Any] = {"run": run, **({"step": step} if step is not None else {})}
     lines: list[dict[str, Any]] = []
-    after = 0
+    after: Any = 0
+    silent: set[str] = set()
     while True:
         page = session.call("run.logs", {**params, "after": after, "limit": PAGE})
+        say_missing(session, page, silent)
         lines += page["lines"]
         after = page["next"]
         if not page["more"]:
             return lines
+
+
+def say_missing(session: Session, page: dict[str, Any], silent: set[str]) -> None:
+    """Say of each machine that has some of the log, and does not answer, that this is missing in
+    `page`; but not again of one that is among the `silent`, to which it is added."""
+    for machine in page.get("elsewhere", ()):
+        if machine not in silent:
+            session.say(f"note: {safe(machine)} does not answer: what it printed there is missing")
+        silent.add(machine)

@@ -66,8 +66,10 @@ class _Output:
     def __init__(self, session: Session, run_id: str) -> None:
         self._session = session
         self._run = run_id
-        self._after = 0
+        self._after: Any = 0
         self._is_cut = False
+        self._missing: list[str] = []
+        """The machines that have output, too, and do not answer."""
 
     def copy(self) -> None:
         """Write what has come since."""
@@ -77,6 +79,7 @@ class _Output:
             for line in page["lines"]:
                 self._write(line)
             self._after = page["next"]
+            self._missing = page.get("elsewhere", [])
             sys.stdout.flush()
             if not page["more"]:
                 return
@@ -112,4 +115,10 @@ class _Output:
             raise OutputCut(
                 "the program succeeded, but not all that it printed was kept",
                 hint="let it write to a file: -- sh -c 'COMMAND > FILE'",
+            )
+        if self._missing and run["status"] == "completed":
+            raise OutputCut(
+                f"the program succeeded, but what it printed on {', '.join(self._missing)} is "
+                "missing: that does not answer",
+                hint=f"stackshift runs logs {run['id'][-6:]}",
             )

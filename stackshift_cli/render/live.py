@@ -83,7 +83,7 @@ class _Drawing:
         self._drawn_at = 0.0
         self._took = 0.0
         self._asked_at = time.monotonic()
-        self._log_seen = 0
+        self._log_seen: Any = 0
 
     @property
     def newest_seq(self) -> int:

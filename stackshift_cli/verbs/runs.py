@@ -201,12 +201,12 @@ def logs(session: Session, given: Given) -> int:
     params: dict[str, Any] = {"run": run}
     if (step := given.text("step")) is not None:
         params["step"] = step
-    after = 0
+    after: Any = 0
+    silent: set[str] = set()
     with detaching(session, run):
         while True:
             page = session.call("run.logs", {**params, "after": after, "limit": _PAGE})
-            for machine in page.get("elsewhere", ()):
-                session.say(f"note: what it printed on {safe(machine)} is kept there")
+            run_detail.say_missing(session, page, silent)
             for line in page["lines"]:
                 _print_log_line(session, line)
             sys.stdout.flush()

@@ -53,6 +53,8 @@ METHODS: Final[dict[str, Method]] = {
     "run.count": Method(READ),
     "run.why": Method(READ),
     "run.logs": Method(READ),
+    "run.logs_here": Method(READ),
+    "run.printed_here": Method(READ),
     "run.wait": Method(READ, ("result", "step.result"), is_unbounded=True),
     "run.cancel": Method(ONCE),
     "run.move": Method(ONCE),

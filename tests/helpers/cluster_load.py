@@ -3,8 +3,10 @@ to them and to the database."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -28,6 +30,8 @@ from stackshift_jobs.errors import (
 )
 
 TIMES: Final = 100 if os.environ.get("STACKSHIFT_LONG") == "1" else 3
+MINUTES: Final = float(os.environ.get("STACKSHIFT_MINUTES", "inf"))
+"""How long blows are dealt at most, each kind of them; `pytest -rP` shows how many that were."""
 RUNS: Final = 6
 """Runs that are started before each blow."""
 
@@ -140,7 +144,8 @@ def follows(project: Project) -> bool:
 
 class Reader(threading.Thread):
     """Increments a counter on one machine and reads it on the other, in turns. `stale` are the
-    reads that were behind what had been acknowledged before they were asked for."""
+    reads that were behind what had been acknowledged before they were asked for, and
+    `acknowledged_at` the times of what was acknowledged."""
 
     def __init__(self, pair: Pair) -> None:
         super().__init__(daemon=True)
@@ -148,6 +153,7 @@ class Reader(threading.Thread):
         self._over = threading.Event()
         self.reads = 0
         self.stale: list[str] = []
+        self.acknowledged_at: list[float] = []
 
     def run(self) -> None:
         """Until `stop`."""
@@ -155,12 +161,21 @@ class Reader(threading.Thread):
         while not self._over.is_set():
             for here, there in (self._projects, self._projects[::-1]):
                 made = self._asked(here, "state.increment")
-                acknowledged = max(acknowledged, made["value"] if made is not None else 0)
+                if made is not None:
+                    acknowledged = max(acknowledged, made["value"])
+                    self.acknowledged_at.append(time.monotonic())
                 found = self._asked(there, "state.get")
                 if found is not None:
                     self.reads += 1
                     if (found["value"] or 0) < acknowledged:
                         self.stale.append(f"{found['value']} after {acknowledged}")
+
+    def pause(self, since: float, until: float) -> float:
+        """The longest time, of what lies between the two, in which nothing was acknowledged: in
+        seconds, as somebody sees it who gives each request 2 s."""
+        times = self.acknowledged_at
+        gaps = itertools.pairwise(times)
+        return max((b - a for a, b in gaps if b > since and a < until), default=0.0)
 
     def stop(self) -> None:
         """Stop, and wait for the last answer."""
@@ -186,15 +201,19 @@ def keep_promises(pair: Pair, blow: Callable[[Pair], None], *, may_begin_again: 
     reader = Reader(pair)
     reader.start()
     ledgers = {each: Ledger(each, pair.first) for each in (pair.leader, pair.other)}
-    for _ in range(TIMES):
+    blows: list[tuple[float, float]] = []
+    until = time.monotonic() + 60 * MINUTES
+    while len(blows) < TIMES and time.monotonic() < until:
         reached = len(pair.first.witness()) + random.randrange(2 * RUNS)
         runs += [pair.begin(len(runs) + number) for number in range(RUNS)]
         wait_until(partial(has_noted, pair.first, reached), "some steps to run")
         ledgers[pair.leader].read()
+        began = time.monotonic()
         blow(pair)
+        blows.append((began, time.monotonic()))
         ledgers[pair.leader].read()
+    wait_until(lambda: reader.acknowledged_at[-1:] > [blows[-1][1]], "the last pause to end")
     reader.stop()
-    print(f"{reader.reads} reads")
     assert reader.stale == []
     results = [pair.finish(run) for run in runs]
     assert results == list(range(len(runs)))
@@ -215,6 +234,13 @@ def keep_promises(pair: Pair, blow: Callable[[Pair], None], *, may_begin_again: 
     pair.close()
     longer, shorter = (bytes_of(project) for project in (pair.leader, pair.other))
     assert longer.startswith(shorter)
+    pauses = sorted(reader.pause(*each) for each in blows)
+    p50, p99 = (pauses[round(part * (len(pauses) - 1))] for part in (0.5, 0.99))
+    print(
+        f"{len(blows)} blows: {len(runs)} starts acknowledged, all completed, no step recorded "
+        f"twice; {len(reader.acknowledged_at)} increments acknowledged, {reader.reads} reads, none "
+        f"stale; longest pause p50 {p50:.2f} s, p99 {p99:.2f} s, max {pauses[-1]:.2f} s"
+    )
 
 
 def has_noted(project: Project, least: int) -> bool:

@@ -106,7 +106,7 @@ def test_another_machine_goes_on_when_the_first_is_gone(both: list[Project]) -> 
     assert [worker.partition("/")[0] for worker in workers] == ["app-1", "app-2"]
     assert second.call("run.logs", run=run)["elsewhere"] == ["app-1"]
     told_logs = cli(second, "runs", "logs", run)
-    assert "note: what it printed on app-1 is kept there" in told_logs.stderr
+    assert "note: app-1 does not answer: what it printed there is missing" in told_logs.stderr
     assert "follows" in first.start()["notes"][0]
     status = told(first, "cluster", "status")
     assert [each["role"] for each in status["members"]] == ["follows", "leads"]

@@ -13,6 +13,8 @@ from stackshift_jobs.errors import Usage
 from stackshiftd.core.state.entries import PAGE_BYTES, encode
 from stackshiftd.core.state.state import Status
 
+MAX_LIST: Final = 1000
+"""The most runs, or lines of a log, on a page."""
 MAX_NAMES: Final = 500
 """The most items on a page of jobs, queues or schedules."""
 

@@ -7,7 +7,16 @@ from typing import Final
 
 from stackshift_jobs.errors import Fenced
 
-ANSWERED: Final = frozenset(("daemon.status", "daemon.stop", "cluster.status", "cluster.forget"))
+ANSWERED: Final = frozenset(
+    (
+        "daemon.status",
+        "daemon.stop",
+        "cluster.status",
+        "cluster.forget",
+        "run.logs_here",
+        "run.printed_here",
+    )
+)
 """The methods that it answers for itself."""
 
 

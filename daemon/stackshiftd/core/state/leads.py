@@ -28,3 +28,9 @@ class Leads:
         """The host that led at the record `seq`; "" if there was none, or it is forgotten."""
         before = bisect(self.changes, seq, key=lambda change: change[0])
         return self.changes[before - 1][1] if before else ""
+
+    def since(self, seq: int) -> frozenset[str]:
+        """The hosts that have led at the record `seq` or later, without those that are
+        forgotten."""
+        before = bisect(self.changes, seq, key=lambda change: change[0])
+        return frozenset(host for _, host in self.changes[max(before - 1, 0) :])

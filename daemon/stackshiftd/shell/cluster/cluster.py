@@ -254,6 +254,16 @@ class Cluster:
 
     # --- To other machines -----------------------------------------------------------------
 
+    def is_there(self, host: str) -> bool:
+        """Has the daemon on `host` said lately that it listens?"""
+        return any(
+            each.host == host
+            and bool(each.address)
+            and each.role != "stopped"
+            and each.seen_ms < LATELY_MS
+            for each in self._members
+        )
+
     async def dial(self, leader: str, wish: Client | Offer) -> Streams:
         """A connection to the daemon on `leader`, for a client or a worker. Raises
         `HostUnreachable`, `Conflict` if it is refused, and `BadConfiguration`."""

@@ -1,4 +1,4 @@
-"""The methods that only read runs and jobs: `run.get list count why wait logs` and `job.*`.
+"""The methods that only read runs and jobs: `run.get list count why wait` and `job.*`.
 
 A page of a list ends when it is long enough, in items or in bytes; the answer says where the next
 one begins.
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -17,7 +16,6 @@ from msgspec import Raw
 
 from stackshift_jobs.errors import Usage
 from stackshift_jobs.values.names import one_of
-from stackshiftd.core.records import AttemptResumed, AttemptStarted
 from stackshiftd.core.state.entries import PAGE_BYTES, encode
 from stackshiftd.core.why import shown_status
 from stackshiftd.history.rows import RunRow
@@ -25,6 +23,7 @@ from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.methods.run_waits import RunWaits
 from stackshiftd.shell.methods.schedules import shown_terms
 from stackshiftd.shell.params import (
+    MAX_LIST,
     Answer,
     BoundTable,
     FromCursor,
@@ -35,12 +34,10 @@ from stackshiftd.shell.params import (
     within,
 )
 from stackshiftd.shell.views.detail import BEGINNING, Position, detail, position
-from stackshiftd.shell.views.log_lines import log_page
 from stackshiftd.shell.views.lookup import Lookup, RunFilters
 from stackshiftd.shell.views.run import OUTCOME_FIELDS, View
 from stackshiftd.shell.work import Later, Work
 
-MAX_LIST: Final = 1000
 SHOWS: Final = 10
 SHOWS_BYTES: Final = 64 << 10
 """Runs that are shown in one part of the work, and about how many bytes of them."""
@@ -78,17 +75,6 @@ class WaitRun(Params):
     full: bool = False
 
 
-class RunLogs(Params):
-    """At most `limit` lines of a run's log from line `after` + 1 on, of one step or attempt if
-    given."""
-
-    run: str
-    step: str | None = None
-    attempt: int | None = None
-    after: int = 0
-    limit: int = 1000
-
-
 class NameJob(Params):
     """A job by its name."""
 
@@ -103,24 +89,19 @@ class RunQueries:
         catalog: Catalog,
         lookup: Lookup,
         view: View,
-        logs: Path,
         run_waits: RunWaits,
-        machine: str,
         expectation: Callable[[str], dict[str, Any] | None],
     ) -> None:
-        self._machine = machine
         self._expectation = expectation
         self._catalog = catalog
         self._lookup = lookup
         self._view = view
-        self._logs = logs
         self._run_waits = run_waits
         self.reads: Reads = {
             "run.get": (GetRun, self.get),
             "run.list": (ListRuns, self.list),
             "run.count": (CountRuns, self.count),
             "run.why": (NameRun, self.why),
-            "run.logs": (RunLogs, self.logs),
             "job.list": (FromCursor, self.jobs),
             "job.get": (NameJob, self.job),
         }
@@ -214,33 +195,6 @@ class RunQueries:
     def _outcome(self, run_id: str, full: bool) -> dict[str, Any]:
         ended = self._view.run(run_id)
         return ended if full else {name: ended[name] for name in OUTCOME_FIELDS}
-
-    def logs(self, params: RunLogs) -> Work:
-        """The work that leads to `{lines[], next, more, finished, elsewhere[]}`; `next` is the
-        `after` of the next request, `elsewhere` are the machines that have output of the run, too,
-        since their daemons led when it executed there."""
-        within(params.limit, 1, MAX_LIST, "limit")
-        return self._log(params, self._lookup.resolve(params.run))
-
-    def _log(self, params: RunLogs, run_id: str) -> Work:
-        path = self._logs / f"{run_id}.jsonl"
-        page = yield from log_page(path, params.after, params.limit, params.step, params.attempt)
-        live = self._lookup.live(run_id)
-        return {
-            "lines": page.lines,
-            "next": page.read,
-            "more": page.more,
-            "finished": live is None or live.finished,
-            "elsewhere": self._elsewhere(run_id) if params.after == 0 else (),
-        }
-
-    def _elsewhere(self, run_id: str) -> tuple[str, ...]:
-        led = dict.fromkeys(
-            self._lookup.leader_at(entry.seq)
-            for entry in self._lookup.entries(run_id)
-            if isinstance(entry.record, AttemptStarted | AttemptResumed)
-        )
-        return tuple(each for each in led if each not in ("", self._machine))
 
     def jobs(self, params: FromCursor) -> dict[str, Any]:
         """`{jobs[], failed_modules[], notes[], cursor}`, the jobs by name."""

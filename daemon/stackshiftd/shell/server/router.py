@@ -214,7 +214,9 @@ class Router:
             if standby.is_taking_over:
                 raise Held(standby.when_over)
             if method in ANSWERED:
-                self.answer_alone(method, raw, answer)
+                if entry.reads:
+                    return as_work(entry.do(params))
+                entry.do(params, answer)
             else:
                 answer(refusal(self._engine.journal.leader))
             return None
@@ -230,8 +232,8 @@ class Router:
         return self._changing(partial(entry.do, params, answer), answer)
 
     def answer_alone(self, method: str, raw: Raw, answer: Answer) -> None:
-        """Serve one of the methods that a daemon answers for itself while it follows another.
-        Raises `StackshiftError`."""
+        """Serve one of the methods that a daemon answers for itself while it follows another;
+        `answer` gets the result, or the work that leads to it. Raises `StackshiftError`."""
         entry, params = self._decoded(method, raw)
         if entry.reads:
             answer(entry.do(params))

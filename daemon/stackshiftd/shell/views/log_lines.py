@@ -7,10 +7,12 @@ of one answer are joined, in the place of the first; one whose end is not there 
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterable
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from stackshift_jobs.values.durations import parse_time
 from stackshift_jobs.values.text import readable
 from stackshiftd.core.state.entries import PAGE_BYTES
 
@@ -27,45 +29,117 @@ class Page(NamedTuple):
 
 
 def log_page(
-    path: Path, after: int, limit: int, step: str | None, attempt: int | None
+    path: Path,
+    after: int,
+    limit: int,
+    step: str | None,
+    attempt: int | None,
+    *,
+    numbered: bool = False,
 ) -> Generator[None, None, Page]:
     """The work that leads to at most `limit` lines of the log `path`, and not much more than
     `PAGE_BYTES`, without the first `after` lines of the file; of one step or attempt, if they are
-    given. A file that does not exist is empty."""
+    given. If they are to be `numbered`, a line that each pass of its handler prints keeps its
+    `pos`, and has as `nth` how many lines of its attempt were printed there before it. A file that
+    does not exist is empty."""
     try:
         file = path.open(encoding="utf-8")
     except FileNotFoundError:
         return Page([], after, False)
     with file:
-        return (yield from _page(file, after, limit, step, attempt))
+        return (yield from _page(file, after, limit, step, attempt, numbered=numbered))
+
+
+def printed_until(
+    path: Path, attempt: int, until_us: int
+) -> Generator[None, None, list[tuple[int, int]]]:
+    """The work that leads to how many lines of `attempt` were printed at which `pos` until then, of
+    those that each pass of its handler prints."""
+    counts: Counter[tuple[int, int]] = Counter()
+    try:
+        file = path.open(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    with file:
+        for number, raw in enumerate(file, 1):
+            if number % LOOKS == 0:
+                yield None
+            line = _line(raw)
+            if line is None or line["attempt"] != attempt or line["pos"] is None:
+                continue
+            if parse_time(line["at"]) < until_us:
+                _count(attempt, line["pos"], line, counts)
+    return [(pos, count) for (_, pos), count in counts.items()]
+
+
+def _line(raw: str) -> dict[str, Any] | None:
+    """The line of the file; None if it is none: half a line, from a worker that was killed."""
+    try:
+        line: dict[str, Any] = json.loads(raw)
+    except ValueError:
+        return None
+    return line
+
+
+def _count(attempt: int, pos: int, line: dict[str, Any], counts: Counter[tuple[int, int]]) -> int:
+    """Count a line at a `pos`, or the last part of one; returns how many were there before it."""
+    before = counts[attempt, pos]
+    counts[attempt, pos] += "line" not in line or "ended" in line
+    return before
+
+
+class _Wanted(NamedTuple):
+    """A line of the file; `line` is None if it is not one of those that are wanted."""
+
+    number: int
+    size: int
+    line: dict[str, Any] | None
+
+
+def _lines(
+    file: Iterable[str], after: int, step: str | None, attempt: int | None, *, numbered: bool
+) -> Iterator[_Wanted]:
+    """The lines of the file up to one that is still being written."""
+    counts: Counter[tuple[int, int]] = Counter()
+    for number, raw in enumerate(file, 1):
+        if not raw.endswith("\n"):
+            return
+        line = _line(raw) if numbered or number > after else None
+        if line is not None:
+            pos = line.pop("pos")
+            if numbered and pos is not None:
+                line |= {"pos": pos, "nth": _count(line["attempt"], pos, line, counts)}
+            if (
+                number <= after
+                or step not in (None, line["step"])
+                or attempt not in (None, line["attempt"])
+            ):
+                line = None
+        yield _Wanted(number, len(raw), line)
 
 
 def _page(
-    file: Iterable[str], after: int, limit: int, step: str | None, attempt: int | None
+    file: Iterable[str],
+    after: int,
+    limit: int,
+    step: str | None,
+    attempt: int | None,
+    *,
+    numbered: bool,
 ) -> Generator[None, None, Page]:
     lines: list[dict[str, Any]] = []
     begun: dict[str, dict[str, Any]] = {}
     number = size = 0
-    for number, raw in enumerate(file, 1):
+    for number, length, line in _lines(file, after, step, attempt, numbered=numbered):
         if number % LOOKS == 0:
             yield None
-        if not raw.endswith("\n"):
-            number -= 1  # It is still being written.
-            break
-        if number <= after:
-            continue
-        try:
-            line = json.loads(raw)
-        except ValueError:
-            continue  # Half a line, from a worker that was killed.
-        if step not in (None, line["step"]) or attempt not in (None, line["attempt"]):
+        if line is None:
             continue
         part = line.pop("line", None)
-        del line["pos"]
         line["message"] = readable(line["message"])
         line["unfinished"] = part is not None and not line.pop("ended", False)
         first = begun.get(part) if part is not None else None
-        size += len(raw)
+        size += length
         if first is not None:
             first["message"] += line["message"]
             first["unfinished"] = line["unfinished"]

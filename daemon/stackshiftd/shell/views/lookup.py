@@ -286,6 +286,11 @@ class Lookup:
         """The machine whose daemon led at a record; "" where there was but one machine."""
         return self._engine.state.leads.at(seq)
 
+    def leaders_since(self, run: str) -> frozenset[str]:
+        """The machines whose daemons have led since the run was created."""
+        created = self.live(run) or self.row(run)
+        return self._engine.state.leads.since(created.created_seq if created is not None else 0)
+
     def entries(self, run: str) -> list[Entry]:
         """The records of a run that are still kept, in order, each once."""
         places = self.places(run)
