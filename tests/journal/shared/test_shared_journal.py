@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -33,6 +34,7 @@ from stackshift_jobs.errors import (
 )
 from stackshiftd.journal.file_journal import FileJournal
 from stackshiftd.journal.interface import Overtaken, Unknown
+from stackshiftd.journal.shared import shared_journal
 from stackshiftd.journal.shared.log import Lease
 from stackshiftd.journal.shared.shared_journal import SharedJournal
 
@@ -134,35 +136,44 @@ def test_leader_that_is_silent_for_a_lease_is_replaced() -> None:
 
 
 class SlowLog(MemoryLog):
-    """A log that answers the first look for a leader after more than a lease, and notes when."""
+    """A log that answers the first look for a leader after more than a lease, by the clock `now`,
+    and notes when."""
 
     def __init__(self) -> None:
         super().__init__()
         self.finds = 0
         self.seen_at = 0.0
         self.led_at = 0.0
+        self._ahead = 0.0
+
+    def now(self) -> float:
+        """The time, which is ahead of that of the system by how long answers took."""
+        return time.monotonic() + self._ahead
 
     async def find(self) -> Lease | None:
         """See `SharedLog.find`."""
         self.finds += 1
         if self.finds == 2:  # The first one only asks whether there is a journal.
-            await asyncio.sleep(0.5)
-            self.seen_at = asyncio.get_running_loop().time()
+            self._ahead += 0.5
+            self.seen_at = self.now()
         return await super().find()
 
     async def lead(self, seen: Lease, owner: str, lease_ms: int) -> int | None:
         """See `SharedLog.lead`."""
-        self.led_at = asyncio.get_running_loop().time()
+        self.led_at = self.now()
         return await super().lead(seen, owner, lease_ms)
 
 
-def test_silence_is_counted_from_the_answer_that_showed_the_beat() -> None:
+def test_silence_is_counted_from_the_answer_that_showed_the_beat(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """And not from the question: the leader may have beaten until just before the answer."""
 
     async def work() -> None:
         log, disk = SlowLog(), Disk()
         (await filled(log, disk)).close()
         log.finds = 0
+        monkeypatch.setattr(shared_journal, "_now", log.now)
         again = await leading(log, Disk(), segment_size=SMALL)
         assert log.led_at - log.seen_at > 0.3
         again.close()
