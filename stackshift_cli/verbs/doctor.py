@@ -8,8 +8,9 @@ from typing import Final
 
 from stackshift_cli.arguments import Given
 from stackshift_cli.daemon.session import Session
-from stackshift_cli.flows import checkup, checkup_daemon
-from stackshift_cli.flows.checkup import GOOD, NOTE, PROBLEM, Finding
+from stackshift_cli.flows.doctor import checkup
+from stackshift_cli.flows.doctor import daemon as checkup_daemon
+from stackshift_cli.flows.doctor.checkup import GOOD, NOTE, PROBLEM, Finding
 from stackshift_cli.output import messages
 from stackshift_cli.output.safe_text import safe
 from stackshift_cli.output.terminal import draws, shows_unicode, wants_color

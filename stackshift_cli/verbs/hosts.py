@@ -36,7 +36,7 @@ def list_(session: Session, _given: Given) -> int:
 def check(session: Session, given: Given) -> int:
     """`hosts check [HOST...]`: start a worker on each host, have it import the modules, and end it;
     78 if that fails on any."""
-    from stackshift_cli.flows.host_check import checked
+    from stackshift_cli.flows.doctor.hosts import checked
 
     found = checked(session, given.texts("host"))
     if session.json:

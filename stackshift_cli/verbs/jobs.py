@@ -75,7 +75,7 @@ def check(session: Session, given: Given) -> int:
     """`jobs check`: import every module as a worker would, without a daemon; 78 if any fails. With
     `--in-flight` the daemon also replays the record of every unfinished run on them, which changes
     nothing; 5 if any would not go on as it is recorded."""
-    from stackshift_cli.flows.module_check import checked  # `list` has no use for subprocesses.
+    from stackshift_cli.flows.doctor.modules import checked  # `list` has no use for subprocesses.
 
     modules = checked(session)
     if given.flag("in_flight") and not any(module["error"] for module in modules):

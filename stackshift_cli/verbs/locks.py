@@ -49,7 +49,7 @@ def lock(session: Session, given: Given) -> int:
     if given.text("token") is not None:
         return _extend(session, given, key, ttl_ms)
     if command:
-        from stackshift_cli.flows.lock_hold import run_holding
+        from stackshift_cli.flows.locks.hold import run_holding
 
         ttl_ms = _COMMAND_TTL_MS if ttl_ms is None else ttl_ms
         held = _acquired(session, given, key, ttl_ms, _holder_of(command[0]))

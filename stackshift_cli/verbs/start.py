@@ -25,7 +25,7 @@ def start(session: Session, given: Given) -> int:
                 f"--batch cannot be used with {', '.join(others)}",
                 hint='each line is {"job": ..., "payload": ..., "queue": ..., ...}',
             )
-        from stackshift_cli.flows.batch import start_batch
+        from stackshift_cli.flows.batches.batch import start_batch
 
         return start_batch(session, given.text("batch") or "-")
     if given.flag("wait"):

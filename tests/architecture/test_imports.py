@@ -23,7 +23,7 @@ from helpers.project import environment
 TYPES = f"{SDK}.values.payload_types"
 TIMEDELTAS = f"{SDK}.values.timedeltas"
 MODELS = f"{SDK}.values.pydantic_models"
-TICKS = f"{DAEMON}.core.decide.ticks"
+TICKS = f"{DAEMON}.core.decide.cron.ticks"
 
 
 def test_every_package_is_read() -> None:

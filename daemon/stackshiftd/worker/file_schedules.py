@@ -10,7 +10,7 @@ from stackshift_jobs.project.config import Config, ScheduleSection
 from stackshift_jobs.project.locate import CONFIG_FILE
 from stackshift_jobs.values.names import EXEC_JOB, NAME_LABEL
 from stackshiftd.core.commands import ScheduleTerms, StartOptions
-from stackshiftd.core.decide.ticks import clock_of
+from stackshiftd.core.decide.cron.ticks import clock_of
 from stackshiftd.core.state.schedules import IN_FILE
 
 

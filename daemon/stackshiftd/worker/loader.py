@@ -31,7 +31,7 @@ from stackshift_jobs.values.secrets import with_secrets
 from stackshift_jobs.values.strict_json import dumps, loads
 from stackshift_jobs.values.text import readable
 from stackshiftd.core.commands import ExpectationTerms, ScheduleTerms
-from stackshiftd.core.decide.ticks import clock_of, zone_of
+from stackshiftd.core.decide.cron.ticks import clock_of, zone_of
 from stackshiftd.core.records import QueueTerms, RetryTerms
 from stackshiftd.worker.code_files import ModuleSource, sources
 from stackshiftd.worker.frames import FailedModule, JobFacts

@@ -24,8 +24,8 @@ from core.cron_rules import minutes_of
 from stackshift_cli.crontab.lines import CronEntry, parse
 from stackshift_jobs.errors import Usage
 from stackshift_jobs.values.durations import to_datetime, to_us
-from stackshiftd.core.decide.clock_changes import changes
-from stackshiftd.core.decide.ticks import clock_of
+from stackshiftd.core.decide.cron.clock_changes import changes
+from stackshiftd.core.decide.cron.ticks import clock_of
 
 LONG: Final = os.environ.get("STACKSHIFT_LONG") == "1"
 ZONES: Final = (

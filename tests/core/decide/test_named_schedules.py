@@ -10,7 +10,7 @@ from core.schedule_story import ScheduledStory, at, minutes
 from stackshift_jobs.errors import Conflict, NotFound
 from stackshift_jobs.values.durations import from_rfc3339
 from stackshiftd.core import records as r
-from stackshiftd.core.decide.ticks import Spread, clock_of
+from stackshiftd.core.decide.cron.ticks import Spread, clock_of
 from stackshiftd.core.snapshot import state_hash
 from stackshiftd.core.state.state import Status
 

@@ -15,7 +15,7 @@ from stackshift_jobs.errors import NotFound
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.decide import schedules
-from stackshiftd.core.decide.ticks import MAX_COUNTED
+from stackshiftd.core.decide.cron.ticks import MAX_COUNTED
 from stackshiftd.core.snapshot import state_hash
 from stackshiftd.core.state.state import Status
 
@@ -515,7 +515,7 @@ def test_job_without_a_schedule_is_not_found(command: c.Command) -> None:
 def test_zones_are_known_without_those_of_the_system() -> None:
     """A small machine or container may have no time zone database; the package includes one."""
     program = (
-        "from stackshiftd.core.decide.ticks import clock_of, next_after\n"
+        "from stackshiftd.core.decide.cron.ticks import clock_of, next_after\n"
         "print(next_after(clock_of('0 9 * * *', 'Europe/Berlin', 0), 1_795_000_000_000_000))"
     )
     told = subprocess.run(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from core.schedule_story import at, minutes
 from stackshift_jobs.errors import Usage
-from stackshiftd.core.decide.ticks import (
+from stackshiftd.core.decide.cron.ticks import (
     MAX_COUNTED,
     clock_of,
     count,

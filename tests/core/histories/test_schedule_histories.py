@@ -16,8 +16,8 @@ from core.schedule_story import ScheduledStory
 from stackshift_jobs.errors import Conflict, NotFound
 from stackshift_jobs.values.durations import from_rfc3339, rfc3339
 from stackshiftd.core import records as r
+from stackshiftd.core.decide.cron.ticks import Clock, clock_of, count
 from stackshiftd.core.decide.schedules import ready, waits
-from stackshiftd.core.decide.ticks import Clock, clock_of, count
 from stackshiftd.core.fold.fold import fold
 from stackshiftd.core.snapshot import state_hash
 from stackshiftd.core.state.state import State

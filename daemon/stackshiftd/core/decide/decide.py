@@ -14,14 +14,12 @@ from typing import Final
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.decide import (
-    alerts,
     cancels,
     clock,
     dead_letter,
     ends,
     entries,
     events,
-    expectations,
     labels,
     locks,
     moves,
@@ -45,6 +43,7 @@ from stackshiftd.core.decide.guards import (
     of_step,
     of_worker,
 )
+from stackshiftd.core.decide.monitoring import alerts, expectations
 from stackshiftd.core.effects import Decision
 from stackshiftd.core.state.state import State
 

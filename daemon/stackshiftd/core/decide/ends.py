@@ -15,11 +15,11 @@ from msgspec import Raw
 from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
-from stackshiftd.core.decide.alerts import cut_off, of_end
 from stackshiftd.core.decide.backoff import admits, next_try_us
 from stackshiftd.core.decide.follow_ups import follow_up
 from stackshiftd.core.decide.gentle import is_untold, may_be_told, parents_told
 from stackshiftd.core.decide.lock_release import LockRelease, holds
+from stackshiftd.core.decide.monitoring.alerts import cut_off, of_end
 from stackshiftd.core.effects import (
     NOTHING,
     Decision,

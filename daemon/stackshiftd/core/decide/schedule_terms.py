@@ -15,8 +15,8 @@ from stackshift_jobs.errors import Conflict, NotFound
 from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
-from stackshiftd.core.decide.expectations import of_schedule
-from stackshiftd.core.decide.ticks import REBOOT, Clock, Spread, clock_of, next_after
+from stackshiftd.core.decide.cron.ticks import REBOOT, Clock, Spread, clock_of, next_after
+from stackshiftd.core.decide.monitoring.expectations import of_schedule
 from stackshiftd.core.effects import Changed, Decision
 from stackshiftd.core.state.alerts import subject_name
 from stackshiftd.core.state.schedules import IN_CODE, IN_FILE, Schedule

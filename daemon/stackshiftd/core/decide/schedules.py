@@ -15,16 +15,7 @@ from stackshift_jobs.errors import Conflict
 from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
-from stackshiftd.core.decide.ends import cancel
-from stackshiftd.core.decide.runs import start
-from stackshiftd.core.decide.schedule_terms import (
-    ahead,
-    alias,
-    expected_again,
-    known_schedule,
-    unexpected,
-)
-from stackshiftd.core.decide.ticks import (
+from stackshiftd.core.decide.cron.ticks import (
     Clock,
     Spread,
     clock_of,
@@ -33,6 +24,15 @@ from stackshiftd.core.decide.ticks import (
     newest,
     next_after,
     tick_key,
+)
+from stackshiftd.core.decide.ends import cancel
+from stackshiftd.core.decide.runs import start
+from stackshiftd.core.decide.schedule_terms import (
+    ahead,
+    alias,
+    expected_again,
+    known_schedule,
+    unexpected,
 )
 from stackshiftd.core.effects import NOTHING, Changed, Decision, Started
 from stackshiftd.core.state.schedules import LATE_US, Schedule

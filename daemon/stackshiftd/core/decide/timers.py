@@ -6,17 +6,9 @@ from typing import Final
 
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
-from stackshiftd.core.decide import (
-    alerts,
-    deadlines,
-    entries,
-    events,
-    expectations,
-    locks,
-    predecessors,
-    waits,
-)
+from stackshiftd.core.decide import deadlines, entries, events, locks, predecessors, waits
 from stackshiftd.core.decide.ends import attempt_failed, cancel, end_wait
+from stackshiftd.core.decide.monitoring import alerts, expectations
 from stackshiftd.core.effects import NOTHING, Decision, Stop
 from stackshiftd.core.state.expiry import EVENT, EXPECTATION, GROUP, LOCK
 from stackshiftd.core.state.state import (

@@ -18,9 +18,9 @@ from msgspec import Raw
 
 from stackshift_jobs.errors import DiskFull, StackshiftError
 from stackshiftd.core import commands as c
+from stackshiftd.core.decide.cron.ticks import clock_of
 from stackshiftd.core.decide.schedule_terms import taken
 from stackshiftd.core.decide.schedules import busy, ready, waits
-from stackshiftd.core.decide.ticks import clock_of
 from stackshiftd.core.state.schedules import Schedule
 from stackshiftd.core.state.state import State
 from stackshiftd.shell.catalog import Catalog, StartParams

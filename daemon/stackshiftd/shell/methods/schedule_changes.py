@@ -17,8 +17,8 @@ from stackshift_jobs.values.expectations import check_expectation
 from stackshift_jobs.values.limits import MAX_SCHEDULE_PAYLOAD
 from stackshift_jobs.values.names import check_name, one_of
 from stackshiftd.core import commands as c
+from stackshiftd.core.decide.cron.ticks import clock_of, tick_key
 from stackshiftd.core.decide.schedules import clock_of_schedule
-from stackshiftd.core.decide.ticks import clock_of, tick_key
 from stackshiftd.core.effects import Started
 from stackshiftd.core.state.schedules import BY_COMMAND, BY_CRONTAB, Schedule
 from stackshiftd.shell.background.schedule_timer import ScheduleTimer, prepared

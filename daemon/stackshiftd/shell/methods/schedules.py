@@ -15,9 +15,9 @@ from stackshift_jobs.errors import Conflict, NotFound, StackshiftError, Usage
 from stackshift_jobs.values.durations import parse_time, rfc3339, to_datetime
 from stackshift_jobs.values.strict_json import canonical, loads
 from stackshiftd.core import commands as c
-from stackshiftd.core.decide.schedule_lint import lint
+from stackshiftd.core.decide.cron.lint import lint
+from stackshiftd.core.decide.cron.ticks import REBOOT, clock_of, zone_of
 from stackshiftd.core.decide.schedules import clock_of_schedule, spread_of
-from stackshiftd.core.decide.ticks import REBOOT, clock_of, zone_of
 from stackshiftd.core.state.schedules import Schedule
 from stackshiftd.shell.background.schedule_timer import ScheduleTimer
 from stackshiftd.shell.catalog import Catalog

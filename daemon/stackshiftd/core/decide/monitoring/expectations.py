@@ -13,8 +13,8 @@ from stackshift_jobs.values.durations import rfc3339
 from stackshift_jobs.values.expectations import cron_of, every_ms_of
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
-from stackshiftd.core.decide.alerts import Alert, told
-from stackshiftd.core.decide.ticks import Clock, clock_of, latest, next_after
+from stackshiftd.core.decide.cron.ticks import Clock, clock_of, latest, next_after
+from stackshiftd.core.decide.monitoring.alerts import Alert, told
 from stackshiftd.core.effects import NOTHING, Decision
 from stackshiftd.core.state.alerts import LATE, MISSING, Expectation, subject_id, subject_name
 from stackshiftd.core.state.state import Run, State

@@ -13,8 +13,8 @@ from itertools import takewhile
 from typing import Final, NamedTuple
 
 from stackshift_jobs.values.durations import to_datetime, to_us
-from stackshiftd.core.decide.clock_changes import DAY_US, Change, changes
-from stackshiftd.core.decide.ticks import Cron, clock_of, days_and_months, fields_of, zone_of
+from stackshiftd.core.decide.cron.clock_changes import DAY_US, Change, changes
+from stackshiftd.core.decide.cron.ticks import Cron, clock_of, days_and_months, fields_of, zone_of
 
 YEARS_AHEAD: Final = 3
 """How far clock changes are looked for."""

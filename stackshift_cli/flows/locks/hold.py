@@ -21,9 +21,9 @@ from time import monotonic
 from typing import Any, Final
 
 from stackshift_cli.daemon.session import Session
-from stackshift_cli.flows.lock_child import Child
-from stackshift_cli.flows.lock_renewal import Renewal
-from stackshift_cli.flows.lock_warden import Warden
+from stackshift_cli.flows.locks.child import Child
+from stackshift_cli.flows.locks.renewal import Renewal
+from stackshift_cli.flows.locks.warden import Warden
 from stackshift_cli.output import messages
 from stackshift_cli.output.safe_text import safe
 

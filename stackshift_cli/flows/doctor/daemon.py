@@ -11,10 +11,10 @@ from stackshift_cli.daemon.connection import Connection
 from stackshift_cli.daemon.log import LogFile
 from stackshift_cli.daemon.presence import absent
 from stackshift_cli.daemon.session import Session
-from stackshift_cli.flows.checkup import GOOD, NOTE, PROBLEM, Finding
 from stackshift_cli.flows.cluster_members import problems
-from stackshift_cli.flows.host_check import checked as checked_hosts
-from stackshift_cli.flows.module_check import checked
+from stackshift_cli.flows.doctor.checkup import GOOD, NOTE, PROBLEM, Finding
+from stackshift_cli.flows.doctor.hosts import checked as checked_hosts
+from stackshift_cli.flows.doctor.modules import checked
 from stackshift_cli.output.messages import failed_module
 from stackshift_jobs.errors import BadConfiguration, DaemonUnavailable, StackshiftError
 from stackshift_jobs.project.config import load_config

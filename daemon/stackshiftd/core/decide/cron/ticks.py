@@ -24,7 +24,7 @@ from cronsim import CronSim, CronSimError
 
 from stackshift_jobs.errors import Usage
 from stackshift_jobs.values.durations import MAX_TIME_US, milliseconds, rfc3339, to_datetime, to_us
-from stackshiftd.core.decide.clock_changes import changes, offset_us
+from stackshiftd.core.decide.cron.clock_changes import changes, offset_us
 
 EVERY: Final = "@every "
 REBOOT: Final = "@reboot"

@@ -19,7 +19,7 @@ from stackshift_jobs.values.names import NAME_LABEL, NOTIFY_JOB, NOTIFY_LABEL, N
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.decide.follow_ups import MOST_TEXT, derived_id, shown_error
-from stackshiftd.core.decide.same_error import same_error
+from stackshiftd.core.decide.monitoring.same_error import same_error
 from stackshiftd.core.effects import NOTHING, Decision
 from stackshiftd.core.state.alerts import (
     DAEMON_STOPPED,

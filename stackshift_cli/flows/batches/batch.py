@@ -23,9 +23,9 @@ from typing import Any, Final
 from stackshift_cli.daemon.connection import Connection
 from stackshift_cli.daemon.feed import until_back
 from stackshift_cli.daemon.session import Session
-from stackshift_cli.flows.batch_input import BatchInput, InputLine
-from stackshift_cli.flows.batch_line import MAX_LINE, Entry, entry
-from stackshift_cli.flows.batch_report import Report, lines
+from stackshift_cli.flows.batches.input import BatchInput, InputLine
+from stackshift_cli.flows.batches.line import MAX_LINE, Entry, entry
+from stackshift_cli.flows.batches.report import Report, lines
 from stackshift_cli.output.streams import standard_input
 from stackshift_jobs.errors import (
     DaemonUnavailable,

@@ -1,0 +1,1 @@
+"""What people are told without asking: alerts, and runs that are late or missing."""

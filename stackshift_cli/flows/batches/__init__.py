@@ -1,0 +1,1 @@
+"""`start --batch`: many starts from one file."""

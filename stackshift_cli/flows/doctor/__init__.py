@@ -1,0 +1,1 @@
+"""What `doctor` and `jobs check` look at."""

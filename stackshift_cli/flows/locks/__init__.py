@@ -1,0 +1,1 @@
+"""`state lock`: a lock that is held while a program runs."""
