@@ -1,7 +1,7 @@
 """`state lock|unlock|locks`: acquires a lock; extends and releases it by its token; lists locks.
 
 A lock that is not renewed expires with its ttl. `state lock KEY -- COMMAND` renews it
-(`flows.lock_hold`).
+(`flows.locks.hold`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Alerts in memory: whom to tell what, what was told lately, and what is expected of jobs.
 
 Of each target (`[notify.NAME]`) and each thing that is the same, a group passes through these
-states; `decide.alerts` is what brings it from one to the next:
+states; `decide.monitoring.alerts` is what brings it from one to the next:
 
     none            an alert comes          → told at once, by a message; the group is open
     open, count 0   it comes again          → held: the group counts it

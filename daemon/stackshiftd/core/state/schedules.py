@@ -2,7 +2,7 @@
 
 A schedule is declared by the code of its job, by `stackshift.toml`, or by a person who has added
 it. It is known by its name, which is the job's if the job has only one. Nothing here computes a
-tick (see `decide.ticks`): the record of each tick contains the next one.
+tick (see `decide.cron.ticks`): the record of each tick contains the next one.
 
 Invariants:
 

@@ -33,7 +33,7 @@ MOST_SUBJECT: Final = 200
 
 @dataclass(frozen=True)
 class Notice:
-    """The payload of a message: see `core.decide.alerts`."""
+    """The payload of a message: see `core.decide.monitoring.alerts`."""
 
     notify: str
     alert: str
