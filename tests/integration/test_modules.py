@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from typing import Any
@@ -168,3 +169,14 @@ def check(project: Project) -> dict[str, Any]:
     )
     report: dict[str, Any] = json.loads(done.stdout)
     return report
+
+
+def test_what_is_no_file_keeps_no_worker_from_its_start(make_project: Make) -> None:
+    """A named pipe called like a module was read by every worker, which never ended; a folder was
+    imported."""
+    project = make_project(GOOD)
+    os.mkfifo(project.root / "jobs" / "pipe.py")
+    (project.root / "jobs" / "folder.py").mkdir()
+    project.start()
+    assert project.finish(project.begin("good"))["result"] == "good"
+    assert failed(project.call("job.list")).keys() == {"jobs.pipe"}

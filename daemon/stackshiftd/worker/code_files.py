@@ -7,6 +7,7 @@ They are the job modules, and whatever else of the project these have imported; 
 
 from __future__ import annotations
 
+import stat
 import sys
 from collections.abc import Iterator
 from hashlib import sha256
@@ -52,7 +53,8 @@ def sources(project: Path, jobs: list[str]) -> Iterator[ModuleSource]:
         for file in sorted(path.rglob("*")):
             if any(part.startswith(("_", ".")) for part in file.relative_to(path).parts):
                 continue
-            if file.suffix == ".py" or is_script(file):
+            is_module = file.suffix == ".py" and not file.is_dir()
+            if is_module or is_script(file):
                 yield _source(project, file)
 
 
@@ -65,9 +67,11 @@ def _source(project: Path, file: Path) -> ModuleSource:
 
 
 def read_file(path: Path) -> CodeFile | None:
-    """The file as it is now; None if it cannot be read."""
+    """The file as it is now; None if it cannot be read, or is none: a pipe would never end."""
     try:
         status = path.stat()  # before its content, so that a later change is not overlooked
+        if not stat.S_ISREG(status.st_mode):
+            return None
         return CodeFile(
             status.st_mtime_ns, status.st_size, sha256(path.read_bytes()).hexdigest()[:16]
         )
