@@ -201,6 +201,22 @@ def test_whoever_names_a_job_is_told_that_the_code_has_changed(make_project: Mak
     wait_until(lambda: notes(project) == [changed, settings], "the note on the settings")
 
 
+def test_first_module_of_a_project_is_one_to_be_reloaded(make_project: Make) -> None:
+    """A project without any had loaded nothing, so nothing was ever said to have changed; nor was
+    it, once its last module had been removed."""
+    project = make_project("")
+    for module in (project.root / "jobs").glob("*.py"):
+        module.unlink()
+    project.start()
+    assert project.call("daemon.status")["changed_files"] == []
+    module = project.write_module("first", "import stackshift_jobs\n")
+    assert project.call("daemon.status")["changed_files"] == ["jobs/first.py"]
+    assert project.call("daemon.reload")["loaded"]
+    module.unlink()
+    project.call("daemon.reload")
+    assert project.call("daemon.status")["changed_files"] == []
+
+
 def test_saved_module_is_loaded_by_itself_where_watching_is_on(make_project: Make) -> None:
     """Also one in a folder that is new, and again after a save that could not be loaded."""
     project = make_project(ONE, config="[project]\nwatch = true\n[workers]\nprocesses = 1\n")

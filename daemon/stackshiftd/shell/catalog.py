@@ -128,7 +128,7 @@ class Catalog:
         self.runnable = self.codes | CODES
         self.failed = failed
         self.kept = frozenset()
-        if files:
+        if files is not None:
             self.code.imported(files, failed)
         self._checks.clear()
 
