@@ -14,11 +14,11 @@ from stackshift_jobs import callables
 from stackshift_jobs.errors import BadConfiguration, Usage
 from stackshift_jobs.project.notify import web_address
 from stackshift_jobs.project.settings import Rate, parse_rate
-from stackshift_jobs.retry import Retry
+from stackshift_jobs.retry import Retry, check_retry
 from stackshift_jobs.schedules import Declared, Schedule, declared
 from stackshift_jobs.values.durations import Duration, milliseconds
 from stackshift_jobs.values.expectations import check_expectation
-from stackshift_jobs.values.limits import ON_DUPLICATE
+from stackshift_jobs.values.limits import MAX_PRIORITY, ON_DUPLICATE
 from stackshift_jobs.values.names import BUILT_IN_JOBS, check_name, one_of
 from stackshift_jobs.values.templates import fields_of
 
@@ -214,9 +214,9 @@ def _maker(options: Mapping[str, Any]) -> Callable[[str, Handler], Job]:
             name=name,
             handler=handler,
             queue=check_name(given("queue", "default"), "queue"),
-            retry=given("retry"),
+            retry=check_retry(given("retry"), f"the retry of job {name!r}"),
             timeout_ms=_duration_ms(options, "timeout", name),
-            priority=given("priority", 0),
+            priority=_priority(given("priority", 0), name),
             concurrency_key=_template(given("concurrency_key"), "concurrency key"),
             unique=unique,
             on_duplicate=on_duplicate,
@@ -225,7 +225,7 @@ def _maker(options: Mapping[str, Any]) -> Callable[[str, Handler], Job]:
             on_failure=_job_name(given("on_failure")),
             on_success=_job_name(given("on_success")),
             expect=expect,
-            expect_timezone=given("timezone") or "UTC",
+            expect_timezone=_text(given("timezone"), "timezone") or "UTC",
             max_runtime_ms=_limit_ms(options, "max_runtime", name),
             heartbeat=heartbeat,
             payload_type=given("payload"),
@@ -237,6 +237,23 @@ def _maker(options: Mapping[str, Any]) -> Callable[[str, Handler], Job]:
         )
 
     return made
+
+
+def _priority(priority: Any, job: str) -> int:
+    """The priority of `job`. Raises `Usage`."""
+    if type(priority) is not int or abs(priority) > MAX_PRIORITY:
+        raise Usage(
+            f"the priority of job {job!r} cannot be {priority!r}",
+            hint=f"use a whole number, {-MAX_PRIORITY:,} to {MAX_PRIORITY:,}",
+        )
+    return priority
+
+
+def _text(value: Any, option: str) -> str:
+    """The text that an option gives; empty without one. Raises `Usage`."""
+    if value is not None and not isinstance(value, str):
+        raise Usage(f"{option} must be text, not {value!r}")
+    return value or ""
 
 
 def _heartbeat(url: str | None) -> str:
@@ -286,11 +303,13 @@ def declare_queue(
         ("key_concurrency", key_concurrency),
         ("rate_burst", rate_burst),
     ):
-        if value is not None and (type(value) is not int or value < 1):
+        if value is not None and (type(value) is not int or not 1 <= value < 2**63):
             raise Usage(
                 f"{what} of queue {name!r} cannot be {value!r}",
                 hint="use a whole number, 1 or more",
             )
+    if paused is not None and type(paused) is not bool:
+        raise Usage(f"paused of queue {name!r} cannot be {paused!r}", hint="use True or False")
     try:
         parsed = None if rate is None else parse_rate(rate)
     except ValueError as bad:

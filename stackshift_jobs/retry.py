@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     Errors = type[BaseException] | tuple[type[BaseException], ...]
     """One class of errors or several, as in an `except` clause."""
 
+_NUMBERS = (int, float)
+
 
 @dataclass(frozen=True, slots=True)
 class Retry:
@@ -38,14 +40,14 @@ class Retry:
     not_on: Errors = ()
 
     def __post_init__(self) -> None:
-        if not 1 <= self.max_attempts <= MAX_ATTEMPTS:
+        if type(self.max_attempts) is not int or not 1 <= self.max_attempts <= MAX_ATTEMPTS:
             raise Usage(
-                f"max_attempts cannot be {self.max_attempts}", hint=f"use 1 to {MAX_ATTEMPTS:,}"
+                f"max_attempts cannot be {self.max_attempts!r}", hint=f"use 1 to {MAX_ATTEMPTS:,}"
             )
-        if not 1.0 <= self.factor <= MAX_FACTOR:
-            raise Usage(f"factor cannot be {self.factor}", hint=f"use 1 to {MAX_FACTOR}")
-        if not 0.0 <= self.jitter <= 1.0:
-            raise Usage(f"jitter cannot be {self.jitter}", hint="use 0 to 1")
+        if type(self.factor) not in _NUMBERS or not 1.0 <= self.factor <= MAX_FACTOR:
+            raise Usage(f"factor cannot be {self.factor!r}", hint=f"use 1 to {MAX_FACTOR}")
+        if type(self.jitter) not in _NUMBERS or not 0.0 <= self.jitter <= 1.0:
+            raise Usage(f"jitter cannot be {self.jitter!r}", hint="use 0 to 1")
         self.as_json()
 
     def as_json(self) -> dict[str, Any]:
@@ -59,6 +61,15 @@ class Retry:
             "on": _names(self.on, "on"),
             "not_on": _names(self.not_on, "not_on"),
         }
+
+
+def check_retry(retry: Any, what: str) -> Retry | None:
+    """`retry`, if it is a policy or None. Raises `Usage`, which says `what` it is."""
+    if retry is not None and not isinstance(retry, Retry):
+        raise Usage(
+            f"{what} is {retry!r}, which is not a policy", hint="retry=Retry(max_attempts=3)"
+        )
+    return retry
 
 
 def full_name(cls: type) -> str:

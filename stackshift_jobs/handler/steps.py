@@ -40,7 +40,7 @@ from stackshift_jobs.handler.ops import (
 )
 from stackshift_jobs.handler.outcomes import granted, read, recalled
 from stackshift_jobs.handler.replay import Pass
-from stackshift_jobs.retry import Retry
+from stackshift_jobs.retry import Retry, check_retry
 from stackshift_jobs.values.durations import Duration, milliseconds
 from stackshift_jobs.values.encoding import payload_form
 from stackshift_jobs.values.limits import ON_TIMEOUT, PAYLOAD_BYTES, WHEN_PARENT_ENDS
@@ -91,7 +91,7 @@ def run_step(
         tried = known.tried
         if known.phase == "retrying":
             yield Park(key, known.due_us)
-    terms = retry.as_json() if retry is not None else None
+    terms = _terms(retry, key) if retry is not None else None
     can_undo = undo is not None
     while True:
         if inside.get():
@@ -148,6 +148,12 @@ def _check_item(key: str, known: RecordedCall, input: str) -> None:
             f"the item of {key!r} is not the one that was recorded",
             hint="step.map needs the same items on every pass: make the list in a step",
         )
+
+
+def _terms(retry: Retry, key: str) -> dict[str, Any]:
+    """The policy of a step as it is recorded. Raises `Usage` if it is none."""
+    check_retry(retry, f"the retry of step {key!r}")
+    return retry.as_json()
 
 
 def _as_type(value: Any, returns: Any, key: str) -> Any:

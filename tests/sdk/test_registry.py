@@ -166,6 +166,11 @@ def test_name_of_a_built_in_job_is_refused() -> None:
         ({"ttl": 0}, "the ttl of job 'bad' cannot be 0"),
         ({"deadline": "soon"}, "the deadline of job 'bad'"),
         ({"on_failure": ""}, "job"),
+        ({"priority": "high"}, "the priority of job 'bad' cannot be 'high'"),
+        ({"priority": 1.5}, "the priority of job 'bad' cannot be 1.5"),
+        ({"priority": 10**12}, "the priority of job 'bad' cannot be 10"),
+        ({"retry": 3}, "the retry of job 'bad' is 3, which is not a policy"),
+        ({"timezone": 5}, "timezone"),
         ({"on_success": "a\nb"}, "job"),
     ],
 )

@@ -473,3 +473,23 @@ def test_handler_that_exits_fails_alone(
     assert run.error["type"] in ("SystemExit", "KeyboardInterrupt")
     assert other.result == "done"
     assert mails == ["sent"]
+
+
+# --- Mistakes ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_retry_that_is_no_policy_is_named(stackshift: Stackshift, kind: str) -> None:
+    """It was an AttributeError, and was tried again."""
+
+    def handler(ctx: JobContext[Any]) -> Any:
+        return ctx.step.run("act", lambda: 1, retry=3)  # type: ignore[arg-type]
+
+    async def looped(ctx: AsyncJobContext[Any]) -> Any:
+        return await ctx.step.run("act", lambda: 1, retry=3)  # type: ignore[call-overload]
+
+    chosen: Callable[[Any], Any] = handler if kind == "def" else looped
+    run = stackshift.start(stackshift.job("odd", retry=THRICE)(chosen))
+    assert run.error is not None
+    assert run.error["message"] == "the retry of step 'act' is 3, which is not a policy"
+    assert run.attempt == 1

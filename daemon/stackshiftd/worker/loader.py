@@ -17,6 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec import Raw
 
 from stackshift_jobs import callables
@@ -113,7 +114,10 @@ def described(failed: list[FailedModule]) -> list[JobFacts]:
             job = registry[job.name] = replace(
                 job, payload_type=callables.payload_type(job.handler, job.payload_type)
             )
-            facts.append(_facts(job))
+            made = _facts(job)
+            # As the daemon will read it: it would refuse the greeting, with all other jobs.
+            msgspec.json.decode(msgspec.json.encode(made), type=JobFacts)
+            facts.append(made)
         except Exception as error:
             del registry[job.name]
             failed.append(invalid(job, error))
