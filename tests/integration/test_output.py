@@ -41,6 +41,12 @@ async def talks_async(ctx):
     print("after nap")
 
 
+@stackshift.job("logsWrongly")
+def logs_wrongly(ctx):
+    log.warning("%s and %s", "one")
+    return "went on"
+
+
 @stackshift.job("shouts")
 def shouts(ctx):
     for i in range(5000):
@@ -167,3 +173,12 @@ def reads(ctx):
         "read caf\\udce9.csv",
         "after",
     ]
+
+
+def test_log_call_that_cannot_be_formatted_fails_nothing(project: Project) -> None:
+    """As anywhere else in Python: what is wrong with it is printed, with its place."""
+    run = project.begin("logsWrongly")
+    assert project.finish(run)["result"] == "went on"
+    messages = [message for *_, message in printed(project, run)]
+    assert "--- Logging error ---" in messages
+    assert any("TypeError: not enough arguments" in message for message in messages)

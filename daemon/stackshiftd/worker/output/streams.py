@@ -194,7 +194,11 @@ class RunLogHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record; outside of handlers with its level and logger's name."""
         log = current_log.get()
-        text = self.format(record)
+        try:
+            text = self.format(record)
+        except Exception:  # As for any handler of logging, it is no failure of who logs.
+            self.handleError(record)
+            return
         if log is not None:
             log.record(record.levelname, text)
         else:
