@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 
 from stackshift_jobs.errors import Busy, DaemonUnavailable, StackshiftError, from_json
 from stackshift_jobs.wire.jsonrpc import Lines, Notification, Reply, encode_request, parse
@@ -81,8 +81,8 @@ class AsyncLink(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop once, with the transport of the connection."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # Those of uvloop are of no class of asyncio's.
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop: deliver the replies that `data` completes. What no daemon of

@@ -8,9 +8,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import uvloop
 
 from sdk.awaited import run, until
-from sdk.fake_daemon import FakeDaemon, Peer, hang_up, silence
+from sdk.fake_daemon import DEADLINE, FakeDaemon, Peer, hang_up, silence
 from stackshift_jobs.client.awaited import AsyncClient, AsyncRunHandle
 from stackshift_jobs.errors import (
     DaemonUnavailable,
@@ -49,6 +50,18 @@ def test_surface_is_that_of_the_blocking_client(project: Project, daemon: FakeDa
     filters = {"status": ["failed", "cancelled"], "forked_from": "@last"}
     assert ("run.list", filters) in daemon.seen
     assert len(daemon.peers) == 1
+
+
+def test_client_works_on_uvloop(project: Project, daemon: FakeDaemon) -> None:
+    """As web servers have it. Every call said that the daemon had closed the connection: the
+    transports of uvloop are of no class of asyncio's."""
+
+    async def story() -> None:
+        async with AsyncClient(project) as client:
+            assert await (await client.start("j")).status() == "running"
+
+    uvloop.run(asyncio.wait_for(story(), DEADLINE))
+    assert daemon.started == [{"job": "j"}]
 
 
 @pytest.mark.parametrize(
