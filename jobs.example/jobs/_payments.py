@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from jobs._files import OUT, write_json
@@ -28,16 +29,20 @@ def charge(amount_cents: int, card: str, *, idempotency_key: str) -> dict[str, A
     """Take money once for each key; the charge."""
     if card == REFUSED_CARD:
         raise CardRefused(f"card ending in {card[-4:]} was refused")
-    digest = sha256(idempotency_key.encode()).hexdigest()[:16]
-    kept = CHARGES / f"{digest}.json"
+    kept = _kept(idempotency_key)
     if kept.exists():
         made: dict[str, Any] = json.loads(kept.read_text())
         return made
-    write_json(kept, {"id": f"ch_{digest}", "amount_cents": amount_cents, "card": card[-4:]})
+    write_json(kept, {"id": f"ch_{kept.stem}", "amount_cents": amount_cents, "card": card[-4:]})
     raise AnswerLost("connection reset by peer")
 
 
-def refund(charge: str) -> None:
-    """Give the money of a charge back; a second time changes nothing."""
-    kept = CHARGES / f"{charge.removeprefix('ch_')}.json"
-    write_json(kept, json.loads(kept.read_text()) | {"refunded": True})
+def refund(*, idempotency_key: str) -> None:
+    """Give back what was taken under a key; a second time, or if nothing was, changes nothing."""
+    kept = _kept(idempotency_key)
+    if kept.exists():
+        write_json(kept, json.loads(kept.read_text()) | {"refunded": True})
+
+
+def _kept(key: str) -> Path:
+    return CHARGES / f"{sha256(key.encode()).hexdigest()[:16]}.json"

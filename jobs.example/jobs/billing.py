@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import stackshift_jobs as stackshift
-from stackshift_jobs import JobContext, NonRetryable, Retry
+from stackshift_jobs import JobContext, NonRetryable, Retry, Undo
 
 from jobs import _payments, _shop
 
@@ -60,7 +60,9 @@ def billing(ctx: JobContext[Order]) -> dict[str, Any]:
     # `key` names this step of this run for good. A crash after the charge and before its record
     # would repeat the step; the gateway then sees the key again and takes no second payment.
     key = ctx.step.key("charge-card")
-    # If the plan cannot be provided after all, or the run is cancelled gently, the money goes back.
+    # If the plan cannot be provided after all, or the run is cancelled gently, the money goes back;
+    # also if all that is known of the charge is that its answer was lost.
+    refund = Undo(lambda _charge: _payments.refund(idempotency_key=key), if_failed=True)
     charge = ctx.step.run("charge-card", charge_card, order, key, retry=PATIENT, undo=refund)
 
     # Tried again without touching the charge above: its result is on record.
@@ -78,11 +80,6 @@ def charge_card(order: Order, key: str) -> dict[str, Any]:
         return _payments.charge(order.amount_cents, order.card, idempotency_key=key)
     except _payments.CardRefused as refused:
         raise NonRetryable(str(refused)) from refused
-
-
-def refund(charge: dict[str, Any]) -> None:
-    """Give the money back. A second refund of one charge is the first."""
-    _payments.refund(charge["id"])
 
 
 def provision(order: Order, charge: str) -> dict[str, Any]:

@@ -87,3 +87,14 @@ def test_money_goes_back_if_the_plan_cannot_be_provided(
     (charge,) = (out / "payments").iterdir()
     assert json.loads(charge.read_text())["refunded"] is True
     assert stackshift.state.get("revenue:cents") is None
+
+
+def test_money_goes_back_if_its_answer_was_lost(stackshift: Stackshift, out: Path) -> None:
+    """The run is cancelled before the gateway is asked again: nobody knows of the charge, and it is
+    found by its key."""
+    run = stackshift.start("billing", ORDER)
+    assert run.status == "retrying"
+    run.cancel(gently=True)
+    assert run.finish().status == "cancelled"
+    (charge,) = (out / "payments").iterdir()
+    assert json.loads(charge.read_text())["refunded"] is True
