@@ -9,6 +9,7 @@ from stackshift_cli.flows import preflight
 from stackshift_cli.output import in_flight, messages, reloads
 from stackshift_cli.output.safe_text import safe
 from stackshift_jobs.errors import BadConfiguration
+from stackshift_jobs.project.locate import CONFIG_FILE
 
 
 def say(session: Session, reply: dict[str, Any]) -> int:
@@ -23,6 +24,8 @@ def say(session: Session, reply: dict[str, Any]) -> int:
             session.say(line)
     if not reply["loaded"]:
         session.say("not reloaded: the code from before goes on")
+        if did := _schedules(reply):
+            session.say(f"{CONFIG_FILE}: {'; '.join(did)}")
         status = status or preflight.DIFFERENT
     return status
 
@@ -36,4 +39,14 @@ def say_failed(session: Session, modules: list[dict[str, Any]]) -> int:
 
 def _loaded(reply: dict[str, Any]) -> str:
     did = [f"{what} {safe(', '.join(jobs))}" for what, jobs in reply["jobs"].items() if jobs]
+    did += _schedules(reply)
     return reloads.files(reply) + (f": {'; '.join(did)}" if did else "")
+
+
+def _schedules(reply: dict[str, Any]) -> list[str]:
+    """What has become of the schedules in the file, which are read whatever becomes of the code."""
+    return [
+        f"{what} schedule {safe(', '.join(names))}"
+        for what, names in reply.get("schedules", {}).items()
+        if names
+    ]

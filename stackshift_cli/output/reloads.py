@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from stackshift_cli.output.safe_text import safe
+from stackshift_jobs.project.locate import CONFIG_FILE
 
 
 def files(reply: Mapping[str, Any]) -> str:
@@ -13,6 +14,8 @@ def files(reply: Mapping[str, Any]) -> str:
     does if a job depends on what is not in the project."""
     gone = reply.get("gone", ())
     loaded = [file for file in reply["changed"] if file not in gone]
+    if any(reply.get("schedules", {}).values()):
+        loaded.append(CONFIG_FILE)
     did = [f"reloaded {', '.join(loaded)}"] if loaded else []
     did += [f"removed {', '.join(gone)}"] if gone else []
     if not did and any(reply["jobs"].values()):

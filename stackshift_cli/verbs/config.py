@@ -22,7 +22,14 @@ from stackshift_cli.output.terminal import draws
 from stackshift_cli.render import tsv
 from stackshift_cli.settings_file import edit, remove
 from stackshift_jobs.errors import BadConfiguration, StackshiftError, Usage
-from stackshift_jobs.project.config import KEYS, NAMED, Key, find_key, load_config
+from stackshift_jobs.project.config import (
+    KEYS,
+    NAMED,
+    SCHEDULES,
+    Key,
+    find_key,
+    load_config,
+)
 from stackshift_jobs.project.database_url import masked
 from stackshift_jobs.project.locate import CONFIG_FILE
 from stackshift_jobs.project.notify import DESTINATION, SECRET_TEXT, WEB_ADDRESS
@@ -136,7 +143,8 @@ def _changing(file: Path) -> Iterator[None]:
 
 def _say_how_to_apply(session: Session, place: _Place) -> None:
     if place.key is not None and (session.project.data_dir / "daemon.json").exists():
-        session.say("hint: to apply it, run stackshift daemon restart")
+        verb = "reload" if place.key.section == SCHEDULES else "restart"
+        session.say(f"hint: to apply it, run stackshift daemon {verb}")
 
 
 def path(session: Session, given: Given) -> int:
