@@ -143,8 +143,9 @@ def _changing(file: Path) -> Iterator[None]:
 
 def _say_how_to_apply(session: Session, place: _Place) -> None:
     if place.key is not None and (session.project.data_dir / "daemon.json").exists():
-        verb = "reload" if place.key.section == SCHEDULES else "restart"
-        session.say(f"hint: to apply it, run stackshift daemon {verb}")
+        is_reread = place.key.section == SCHEDULES
+        command = "stackshift daemon reload" if is_reread else "stackshift daemon restart"
+        session.say(f"hint: to apply it, run {command}")
 
 
 def path(session: Session, given: Given) -> int:
