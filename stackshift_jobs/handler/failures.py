@@ -20,6 +20,7 @@ from stackshift_jobs.errors import (
     StackshiftError,
     StepFailed,
     Usage,
+    is_cut_off,
 )
 from stackshift_jobs.retry import CancelRun, RetryAfter, full_name
 from stackshift_jobs.values.masking import Secrets
@@ -252,7 +253,7 @@ def _traceback_of(shown: BaseException, error: BaseException, secrets: Secrets) 
             or getattr(error, "__notes__", None)
         )
         is_users = _keep_users_frames(whole)
-        if is_plain and not is_users and isinstance(error, StackshiftError):
+        if is_plain and not is_users and (isinstance(error, StackshiftError) or is_cut_off(error)):
             return ""
         lines = traceback.format_list(whole.stack) if is_plain else list(whole.format())
         return secrets.mask(readable("".join(lines)))[-MAX_TRACEBACK:]

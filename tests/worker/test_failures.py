@@ -493,3 +493,27 @@ def test_retry_that_is_no_policy_is_named(stackshift: Stackshift, kind: str) -> 
     assert run.error is not None
     assert run.error["message"] == "the retry of step 'act' is 3, which is not a policy"
     assert run.attempt == 1
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_timeout_of_a_program_names_no_file_of_ours(stackshift: Stackshift, is_async: bool) -> None:
+    """Where StackShift has raised it tells a person nothing; where the handler called it does."""
+    if is_async:
+
+        @stackshift.job("waits", retry=Retry(max_attempts=1))
+        async def waits_awaited(ctx: AsyncJobContext[Any]) -> None:
+            await ctx.step.command("wait", ["sleep", "60"], timeout="50ms")
+    else:
+
+        @stackshift.job("waits", retry=Retry(max_attempts=1))
+        def waits(ctx: JobContext[Any]) -> None:
+            ctx.step.command("wait", ["sleep", "60"], timeout="50ms")
+
+    run = stackshift.start("waits").finish()
+    assert run.error is not None
+    assert run.error["type"] == "TimeoutError"
+    assert "program.py" not in run.error["traceback"]
+    assert "test_failures.py" in run.error["traceback"]
+    error = run.steps["wait"].error
+    assert error is not None
+    assert "program.py" not in error["traceback"]
