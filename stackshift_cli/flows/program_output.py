@@ -19,7 +19,7 @@ from stackshift_cli.output import messages
 from stackshift_jobs.errors import DaemonUnavailable, RunFailed
 
 TIMED_OUT: Final = 124
-_NOT_RUN: Final = {"FileNotFoundError": 127, "PermissionError": 126}
+_NOT_RUN: Final = {"FileNotFoundError": 127, "PermissionError": 126, "OSError": 126}
 """The statuses that shells use for a program that cannot be started, by the type of the error."""
 _PAGE: Final = 1000
 

@@ -14,6 +14,7 @@ whatever the interpreter wants. An executable file without a header is no job, a
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import os
 import re
@@ -63,7 +64,9 @@ def read_header(file: Path) -> Header | None:
         return None
     doc: list[str] = []
     words: list[tuple[str, int]] = []
-    for number, comment in _comments(data.decode("utf-8", "replace").splitlines()):
+    # What an editor has put before the first line is for `check_runnable` to say.
+    text = data.decode("utf-8", "replace").removeprefix("\ufeff")
+    for number, comment in _comments(text.splitlines()):
         ours = _OURS.fullmatch(comment)
         if ours is None:
             doc.append(comment.strip())
@@ -96,7 +99,13 @@ def is_script(file: Path) -> bool:
 def check_runnable(file: Path) -> None:
     """Raise `HeaderError` if a file with a header cannot be started as a program."""
     with file.open("rb") as opened:
-        if opened.read(2) != b"#!":
+        first = opened.readline(MAX_HEADER_BYTES)
+        if first.startswith(codecs.BOM_UTF8):
+            raise HeaderError("it begins with a byte order mark: save it without one", file, 1)
+        if first.endswith(b"\r\n"):
+            told = f"its lines end in CR LF, and its interpreter is called so: dos2unix {file.name}"
+            raise HeaderError(told, file, 1)
+        if not first.startswith(b"#!"):
             raise HeaderError("no interpreter is named: the first line is not #!/bin/sh", file, 1)
     if not os.access(file, os.X_OK):
         raise HeaderError(f"it is not executable: chmod +x {file.name}", file, 1)

@@ -66,6 +66,14 @@ def test_status_is_the_one_a_shell_would_give(here: Shell, command: str, status:
     assert here.run(f"exec -- {command}").code == status
 
 
+def test_file_that_is_no_program_cannot_be_started(here: Shell) -> None:
+    """126, as for one that may not be executed; it was 1, as if it had failed."""
+    file = here.directory / "plain"
+    file.write_text("echo no interpreter is named\n")
+    file.chmod(0o755)
+    assert here("exec", "--", "./plain").code == 126
+
+
 def test_program_that_takes_too_long_is_ended(here: Shell) -> None:
     """As by timeout(1): nothing of it is left, and the status is 124."""
     script = "sleep 600 & echo $!; wait"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stackshift_jobs.project.script_header import HeaderError, read_header
+from stackshift_jobs.project.script_header import HeaderError, check_runnable, read_header
 from stackshift_jobs.retry import Retry
 from stackshift_jobs.schedules import Schedule
 from stackshiftd.worker.code_files import sources
@@ -155,3 +155,20 @@ def test_file_that_cannot_be_executed_is_looked_into_only_if_it_is_called_a_scri
         written(tmp_path, text, name).chmod(0o644)
     written(tmp_path, text, "program")
     assert [source.file.name for source in sources(tmp_path, ["."])] == ["a.sh", "program"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("#!/bin/sh\r\n# stackshift: job a\r\n", "CR LF"),
+        ("\ufeff#!/bin/sh\n# stackshift: job a\n", "byte order mark"),
+    ],
+)
+def test_script_that_no_system_can_start_says_so(tmp_path: Path, text: str, message: str) -> None:
+    """Its runs failed because the file was said not to be there, or it was no job at all."""
+    file = tmp_path / "job.sh"
+    file.write_bytes(text.encode())
+    file.chmod(0o755)
+    assert read_header(file) is not None
+    with pytest.raises(HeaderError, match=message):
+        check_runnable(file)

@@ -44,6 +44,7 @@ _PATIENCE_SECONDS: Final = 5.0
 _NOT_RUN: Final = {
     "FileNotFoundError": 127,
     "PermissionError": 126,
+    "OSError": 126,
     "TimeoutError": 124,
     "HeartbeatTimeout": 124,
 }
