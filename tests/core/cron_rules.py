@@ -1,8 +1,8 @@
 """Debian's cron, told again: which minutes its main loop runs an entry in.
 
-This is the second opinion on `decide.cron.ticks`: it reads the fields by itself and goes through time as
-the loop in cron.c of Vixie's cron 3.0pl1 with Debian's patches does, minute by minute, with a
-virtual clock that follows the wall clock. An entry whose minute or hour begins with `*` is a
+This is the second opinion on `decide.cron.ticks`: it reads the fields by itself and goes through
+time as the loop in cron.c of Vixie's cron 3.0pl1 with Debian's patches does, minute by minute, with
+a virtual clock that follows the wall clock. An entry whose minute or hour begins with `*` is a
 wildcard entry. When the wall clock jumps ahead by up to three hours, entries at fixed times that
 were skipped run at once; when it goes back by up to three hours, only wildcard entries run until it
 has caught up.

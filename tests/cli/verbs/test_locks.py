@@ -317,8 +317,8 @@ def test_command_that_does_not_end_is_killed_after_a_grace(
     code = (
         "import sys\n"
         "from stackshift_cli import main\n"
-        "from stackshift_cli.flows import lock_hold\n"
-        "lock_hold.GRACE_SECONDS = 0.05\n"
+        "from stackshift_cli.flows.locks import hold\n"
+        "hold.GRACE_SECONDS = 0.05\n"
         f"sys.argv[1:] = ['state', 'lock', 'k', '--ttl', '300ms', '--', 'sh', '-c', {text!r}]\n"
         "sys.exit(main())"
     )

@@ -219,16 +219,18 @@ class RunChanges:
             result = _forked(None, plan.reused, plan.repeated, True, source)
             self._engine.when_durable(answer, result | {"steps": planned_steps(run, plan)})
             return
-        keys = None
+        concurrency_key, unique = None, None
         if payload is not None:
-            keys = self._catalog.keys_of(self._view.run(source)["job"], value)
+            job = self._view.run(source)["job"]
+            concurrency_key, unique = self._catalog.keys_of(job, value) or (None, None)
         command = c.ForkRun(
             self._engine.ids.run(),
             source,
             lines,
             params.from_step,
             payload,
-            *(keys or (None, None)),
+            concurrency_key,
+            unique,
             params.queue,
         )
 
