@@ -1,8 +1,9 @@
 """What a journal in PostgreSQL costs, beside one in files: the same load in turns.
 
-    python benchmarks/cluster.py [--rounds 5] [--url postgresql://db-1/shop]
+    python benchmarks/cluster.py [--rounds 5] [--standby | --url postgresql://db-1/shop]
 
-Without a URL, a server of its own on this machine, which syncs each commit and has no standby. The
+Without a URL, a server of its own on this machine, which syncs each commit; with `--standby`, each
+is told only when a second one has synced it, too. The
 figures that matter are the ratio of the rates and the difference of the latencies.
 """
 
@@ -72,23 +73,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--url", help="the database; without it, a server of its own")
+    parser.add_argument("--standby", action="store_true", help="with a synchronous standby")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
-        url, server = given.url, None
+        url, servers = given.url, list[Postgres]()
         if url is None:
             if not IS_THERE:
                 sys.exit(MISSING)
-            server = Postgres(Path(folder, "server"))
+            servers.append(server := Postgres(Path(folder, "server")))
             server.start("fsync=on")
             url = server.url
+            if given.standby:
+                servers.append(standby := server.attach(Path(folder, "standby")))
+                standby.stop()
+                standby.start("fsync=on")
         try:
             with running(Project(slots=SLOTS)) as files, running(project_in(url)) as shared:
                 print(f"{'':<32} {'files':>10} {'PostgreSQL':>10}")
                 uvloop.run(measure(files, shared, given.rounds))
         finally:
-            if server is not None:
-                server.stop()
+            for each in servers:
+                each.stop()
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from stackshift_jobs.programs import inheritance
 from stackshift_jobs.project.config import load_config
 from stackshift_jobs.registry import registry
 from stackshiftd.worker import code_files, loader
-from stackshiftd.worker.file_schedules import file_schedules
+from stackshiftd.worker.file_schedules import AT_BOOT, file_schedules, problem_of
 from stackshiftd.worker.frames import FailedModule, JobFacts
 from stackshiftd.worker.job_names import without_job
 from stackshiftd.worker.output.streams import OwnLog
@@ -26,7 +26,8 @@ def check(root: Path) -> int:
     """Print one object `{modules: [{module, file, jobs, schedules, error}]}` on standard output.
 
     Returns the exit status: 0, or 78 if any module failed, or has a job that names one which does
-    not exist. If the configuration is invalid, prints `{error}` and returns that error's status.
+    not exist, or a schedule that has no ticks in this project. If the configuration is invalid,
+    prints `{error}` and returns that error's status.
     """
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # What modules print at import goes to standard error; it is not data.
@@ -42,6 +43,11 @@ def check(root: Path) -> int:
     facts, failed = loader.import_project(root, jobs, OwnLog(2))
     for job, text in list(without_job(facts, failed)):
         failed.append(loader.invalid(registry[job], BadConfiguration(text)))
+    for facts_of in facts:
+        for terms in facts_of.schedules.values():
+            if problem := problem_of(config, terms.schedule):
+                bad_schedule = BadConfiguration(f"job {facts_of.name}: {problem}; {AT_BOOT}")
+                failed.append(loader.invalid(registry[facts_of.name], bad_schedule))
     errors = {failure.module: failure for failure in failed}
     files = {source.module: str(source.file) for source in code_files.sources(root, jobs)}
     modules = [

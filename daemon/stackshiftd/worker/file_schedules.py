@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 from msgspec import Raw
 
@@ -10,13 +12,22 @@ from stackshift_jobs.project.config import Config, ScheduleSection
 from stackshift_jobs.project.locate import CONFIG_FILE
 from stackshift_jobs.values.names import EXEC_JOB, NAME_LABEL
 from stackshiftd.core.commands import ScheduleTerms, StartOptions
-from stackshiftd.core.decide.cron.ticks import clock_of
+from stackshiftd.core.decide.cron.ticks import REBOOT, clock_of
 from stackshiftd.core.state.schedules import IN_FILE
+
+AT_BOOT: Final = "have the machine that is meant run, at its start, stackshift start JOB"
+
+
+def problem_of(config: Config, expression: str) -> str:
+    """Why an expression that is valid has no ticks in this project; empty if it has."""
+    if expression == REBOOT and config.member:
+        return f"{REBOOT} has no ticks where several machines share the journal"
+    return ""
 
 
 def file_schedules(config: Config) -> dict[str, ScheduleTerms]:
-    """They by name. Raises `BadConfiguration` for an expression or a zone that is not valid: what
-    the file says is checked before anything runs."""
+    """They by name. Raises `BadConfiguration` for an expression or a zone that is not valid, and
+    for one that has no ticks: what the file says is checked before anything runs."""
     found: dict[str, ScheduleTerms] = {}
     for name, section in config.schedules.items():
         try:
@@ -26,6 +37,11 @@ def file_schedules(config: Config) -> dict[str, ScheduleTerms]:
             raise BadConfiguration(
                 f"{where}: schedules.{name}: {bad.message}", hint=bad.hint, file=where
             ) from bad
+        if problem := problem_of(config, section.cron.strip()):
+            where = str(config.root / CONFIG_FILE)
+            raise BadConfiguration(
+                f"{where}: schedules.{name}: {problem}", hint=AT_BOOT, file=where
+            )
         found[name] = _terms(name, section)
     return found
 

@@ -191,3 +191,22 @@ def test_check_refuses_a_wrong_configuration(shell: Shell) -> None:
     told = shell("jobs", "check")
     assert told.code == 78
     assert "workers.slots" in told.stderr
+
+
+@pytest.mark.parametrize("place", ["code", "file"])
+def test_check_refuses_reboot_where_machines_share_the_journal(shell: Shell, place: str) -> None:
+    """Which of them would be meant? Exit 78, and what to do instead."""
+    settings = '[journal]\nurl = "postgresql://db-1/shop"\n'
+    if place == "file":
+        settings += '[schedules.warm]\ncron = "@reboot"\ncommand = "true"\n'
+    (shell.directory / "stackshift.toml").write_text(settings)
+    (shell.directory / "jobs").mkdir(exist_ok=True)
+    (shell.directory / "jobs" / "warm.py").write_text(
+        "import stackshift_jobs as stackshift\n"
+        f"@stackshift.job('cache', schedule={'@reboot' if place == 'code' else '@daily'!r})\n"
+        "def cache(ctx):\n    pass\n"
+    )
+    told = shell("jobs", "check")
+    assert told.code == 78
+    assert "@reboot has no ticks where several machines share the journal" in str(told)
+    assert "stackshift start JOB" in str(told)

@@ -18,7 +18,7 @@ from msgspec import Raw
 
 from stackshift_jobs.errors import DiskFull, StackshiftError
 from stackshiftd.core import commands as c
-from stackshiftd.core.decide.cron.ticks import clock_of
+from stackshiftd.core.decide.cron.ticks import REBOOT, clock_of
 from stackshiftd.core.decide.schedule_terms import taken
 from stackshiftd.core.decide.schedules import busy, ready, waits
 from stackshiftd.core.state.schedules import Schedule
@@ -34,6 +34,7 @@ MAX_SLEEP_SECONDS: Final = 1.0
 MAX_FIRED: Final = 64
 """The most ticks decided in one turn of the loop."""
 _NEVER_US: Final = 1 << 62
+NO_BOOT: Final = "nothing tells which start of which machine @reboot is"
 NONE_IN_FILE: Final[Mapping[str, c.ScheduleTerms]] = {}
 
 
@@ -97,6 +98,8 @@ class ScheduleTimer:
                 faulty.add(terms.job or name)
             else:
                 schedules[name] = terms
+                if terms.schedule == REBOOT and not self.boot:
+                    self.problems[name] = NO_BOOT
         jobs = frozenset(self._catalog.jobs).difference(faulty)
         complete = not self._catalog.failed and not faulty
         self._engine.submit(c.DefineSchedules(schedules, jobs, complete, self.seed, self.boot))
