@@ -50,7 +50,7 @@ else:
 
 
 class Queue(Peer):
-    """A queue with its workers, which are `argv`."""
+    """A queue with its workers, which are `argv`; `_call(number)` runs a job and waits for it."""
 
     def __init__(self, *argv):
         self.version = importlib.metadata.version(KIND)
@@ -63,10 +63,6 @@ class Queue(Peer):
 
     def _first(self):
         return self._call(0) or True
-
-    def _call(self, number):
-        """Run one job and wait for its end."""
-        raise NotImplementedError
 
     def result(self, runs):
         return one_by_one(self._call, runs)
