@@ -56,11 +56,13 @@ def command(project: Project, *words: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("job", ["exports", "aexports"])
 def test_two_are_inside_and_the_next_follows_in_order(project: Project, job: str) -> None:
     """Whatever is killed while they are: who holds it keeps it, who waits keeps the place."""
-    runs = [project.begin(job, number) for number in range(4)]
-    for number in (0, 1):
-        project.at(f"out-{number}")
-    for waiting in runs[2:]:
-        project.until_status(waiting, "waiting")
+    runs = []
+    for number in range(4):
+        runs.append(project.begin(job, number))
+        if number < 2:
+            project.at(f"out-{number}")
+        else:
+            project.until_status(runs[number], "waiting")
     os.kill(project.workers()[0], signal.SIGKILL)
     for number in (0, 1):
         project.at(f"out-{number}", 2)
