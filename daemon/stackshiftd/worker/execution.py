@@ -79,6 +79,7 @@ class Pace(NamedTuple):
 
 
 REAL_TIME: Final = Pace()
+_NO_SECRETS: Final = SecretTerms()
 
 
 class OpenStep(NamedTuple):
@@ -93,10 +94,28 @@ class Execution:
     """The state of one execution. `waiting` are its durable waits, `open` the steps whose function
     is running, `noted` those of them reported as slow, `programs` those that its steps run."""
 
-    programs: Programs
-    lease: Lease | None = None
-    """What functions may begin under; a worker beside its daemon needs none."""
-    secret_terms: SecretTerms = SecretTerms()
+    # An object with more than 30 attributes in a dict loses CPython's fast way to all of them.
+    __slots__ = (
+        "checkpoints",
+        "ended_tries",
+        "expect",
+        "job",
+        "lease",
+        "log",
+        "noted",
+        "open",
+        "order",
+        "pace",
+        "pass_",
+        "programs",
+        "run",
+        "secret_terms",
+        "send",
+        "token",
+        "tries",
+        "undoes",
+        "waiting",
+    )
 
     def __init__(
         self,
@@ -113,6 +132,10 @@ class Execution:
         self.pace = pace
         self.pass_ = Pass({each.step: recorded_call(each) for each in recalled}, pace.clock)
         self.log = log
+        self.programs: Programs
+        self.lease: Lease | None = None
+        """What functions may begin under; a worker beside its daemon needs none."""
+        self.secret_terms = _NO_SECRETS
         self.waiting: set[str] = set()
         self.open: dict[str, OpenStep] = {}
         self.noted: set[str] = set()
@@ -349,10 +372,7 @@ class Execution:
         if it must not start any more."""
         if self.lease is not None:
             self.lease.require()
-        began = monotonic()
-        if (begun := self.tries.get(op.step)) is not None:
-            begun.beaten = began
-        self.open[op.step] = OpenStep(op, began)
+        self.open[op.step] = OpenStep(op, monotonic())
         if op.undo:
             self.noted.add(op.step)  # It is on record: see `ops.RecordBegin`.
 

@@ -50,6 +50,22 @@ MAX_TURN: Final = 300_000
 class LoopedExecution(Execution):
     """An execution of an `async def` handler. All of it is for the thread of the worker's loop."""
 
+    __slots__ = (
+        "_alarm",
+        "_in_a_turn",
+        "_is_running",
+        "_last",
+        "_on_end",
+        "_worker_loop",
+        "calls",
+        "functions",
+        "handler",
+        "loop",
+        "port",
+        "strays",
+        "timers",
+    )
+
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.timers = AsyncTimers(self.pass_)
@@ -151,18 +167,18 @@ class LoopedExecution(Execution):
 
     def _ask_next(self) -> bool:
         """Send what the handler asks for, and false; or true if something was answered at once."""
-        calls, port = self.calls, self.port
+        calls, port, pass_ = self.calls, self.port, self.pass_
         if calls.given_up:
             self._withdraw()
+        may_hold = pass_.undoes or pass_.cancellation is not None
         held: list[Call] = []
         while calls.asks:
             call = calls.asks.popleft()
             op = call.op
-            goes_on = _is_let_through(call) or self.must_finish(op)
-            if self.pass_.undoes or (self.pass_.holds and not goes_on):
+            if may_hold and self._is_held(call):
                 held.append(call)
                 continue
-            dropped = call.is_given_up() or self.pass_.unwinding is not None
+            dropped = call.is_given_up() or pass_.unwinding is not None
             if dropped and not (_ran(op) or call.releases):
                 continue
             try:
@@ -172,8 +188,16 @@ class LoopedExecution(Execution):
                     calls.advance(call, *ended)
             except Exception as error:  # it cannot even be asked for
                 calls.advance(call, None, error)
-        calls.asks.extend(held)
+        if held:
+            calls.asks.extend(held)
         return bool(self.loop.ready)
+
+    def _is_held(self, call: Call) -> bool:
+        """Is what the call asks for not asked now: nothing at all in a pass that only goes over
+        what is on record, and nothing new before the handler is told that its run is cancelled?"""
+        pass_ = self.pass_
+        goes_on = _is_let_through(call) or self.must_finish(call.op)
+        return pass_.undoes or (pass_.holds and not goes_on)
 
     # --- Undoing ---------------------------------------------------------------------------
 

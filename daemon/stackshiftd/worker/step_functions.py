@@ -138,21 +138,21 @@ class StepFunctions:
         """Call the function. Returns how it has ended, if it did so at once; otherwise
         `execution.performed` gets its result or error."""
         context = call.context.copy()
-        context.run(current_try.set, execution.begin_try(op))
+        begun = execution.begin_try(op)
         code = getattr(op.fn, "__code__", None)
         if code is not None and _awaits_nothing(code):
             execution.began(op)
             at_once: Ended = (None, None)
             try:
-                at_once = context.run(_at_once, op)
+                at_once = context.run(_at_once, op, begun)
             finally:
                 execution.ended(op, failed=at_once[1] is not None)
             return at_once
-        context.run(current_step.set, op.step)
+        context.run(_set_step, op, begun)
         running = execution.functions[op.step] = Running(execution, call, op)
         if not is_async(op.fn):
             execution.awaits_thread(op)
-            self._submit(running, context)
+            self._submit(running, context, begun)
             return None
         execution.began(op)
         return self._await(running, context, None, _seconds(op))
@@ -200,12 +200,13 @@ class StepFunctions:
 
     # --- On a thread -----------------------------------------------------------------------
 
-    def _submit(self, running: Running, context: Context) -> None:
+    def _submit(self, running: Running, context: Context, begun: StepTry) -> None:
         op, loop = running.op, self._loop
         began: list[float] = []
 
         def work() -> None:
             running.execution.began(op)
+            begun.begin()
             began.append(time.monotonic())
             if op.timeout_ms is not None:
                 loop.call_soon_threadsafe(self._limit, running)
@@ -279,9 +280,16 @@ def _awaits_nothing(code: CodeType) -> bool:
     return is_coroutine and all(each.opname != "SEND" for each in dis.get_instructions(code))
 
 
-def _at_once(op: ops.Perform) -> Ended:
+def _set_step(op: ops.Perform, begun: StepTry) -> None:
+    """Let the context be that of the step's function."""
+    current_step.set(op.step)
+    current_try.set(begun)
+
+
+def _at_once(op: ops.Perform, begun: StepTry) -> Ended:
     """Call an `async def` function that awaits nothing."""
     current_step.set(op.step)
+    current_try.set(begun)
     try:
         op.fn(*op.args, **op.kwargs).send(None)
     except StopIteration as done:

@@ -66,17 +66,39 @@ class Owner(Protocol):
         """Lets a try have the answer to a command."""
 
 
+class _Checkpoints:
+    """The checkpoints of a try that has made one."""
+
+    __slots__ = ("answers", "credit", "guard", "pending", "since")
+
+    def __init__(self, now: float) -> None:
+        self.guard = threading.Lock()
+        self.answers: dict[int, Future[None]] = {}
+        self.pending: bytes | None = None
+        self.credit = BURST_SECONDS
+        self.since = now
+
+    def spend(self, text: bytes, now: float, *, flush: bool = False) -> bool:
+        """Take the cost of a checkpoint from the credit, if there is enough."""
+        credit = min(BURST_SECONDS, self.credit + now - self.since)
+        cost = min(BURST_SECONDS, max(CHECKPOINT_SECONDS, len(text) / BYTES_PER_SECOND))
+        spends = flush or credit >= cost
+        self.credit, self.since = (max(0.0, credit - cost) if spends else credit), now
+        return spends
+
+
 class StepTry:
-    """A `stackshift_jobs.handler.current_step.StepTry`."""
+    """A `stackshift_jobs.handler.current_step.StepTry`.
+
+    Each step has one, and nearly all end without a checkpoint: what those need is made when the
+    first one comes.
+    """
 
     __slots__ = (
-        "_answers",
+        "_checkpoints",
         "_clock",
-        "_credit",
-        "_guard",
+        "_is_over",
         "_owner",
-        "_pending",
-        "_since",
         "beaten",
         "end_with",
         "has_beaten",
@@ -89,22 +111,19 @@ class StepTry:
         self, owner: Owner, op: ops.Perform, clock: Callable[[], float] = monotonic
     ) -> None:
         self._clock = clock
+        self._owner = owner
         self.op = op
-        self.number = owner.ended_tries.get(op.step, 0) + 1
+        self.number = owner.ended_tries.get(op.step, 0) + 1 if owner.ended_tries else 1
         """Which try of the step it is, over all attempts of the run."""
-        self.beaten = self._clock()
+        self.beaten = clock()
         """When the function was last known to be alive."""
         self.has_beaten = False
         """Has it ever said so itself?"""
         self.is_lapsed = False
         self.end_with: BaseException | None = None
         """Raised at the next beat of a function that goes on although its try is over."""
-        self._owner = owner
-        self._guard = threading.Lock()
-        self._answers: dict[int, Future[None]] = {}
-        self._pending: bytes | None = None
-        self._credit = BURST_SECONDS
-        self._since = self.beaten
+        self._is_over = False
+        self._checkpoints: _Checkpoints | None = None
 
     @property
     def output_beats(self) -> bool:
@@ -133,7 +152,15 @@ class StepTry:
             raise reason
 
     def _end_reason(self) -> BaseException | None:
-        return self.end_with or self._owner.end_reason(self.op.step)
+        if self.end_with is not None:
+            return self.end_with
+        if self._is_over:
+            return Usage(f"the function of step {self.op.step!r} has ended")
+        return self._owner.end_reason(self.op.step)
+
+    def begin(self) -> None:
+        """The function, which has waited for a thread, begins."""
+        self.beaten = self._clock()
 
     def note_beat(self) -> None:
         """Note that the function, or its program, is alive."""
@@ -152,14 +179,15 @@ class StepTry:
     def note(self, text: bytes, *, flush: bool = False) -> Future[None] | None:
         """Record a checkpoint (JSON), or put it off (None); else the answer, which is to come."""
         self.note_beat()
-        with self._guard:
+        made = self._of_checkpoints()
+        with made.guard:
             self._owner.checkpoints[self.op.step] = text
-            if not self._spend(text, flush=flush):
-                self._pending = text
+            if not made.spend(text, self._clock(), flush=flush):
+                made.pending = text
                 return None
-            self._pending = None
+            made.pending = None
             call = next(numbers)
-            answer = self._answers[call] = Future()
+            answer = made.answers[call] = Future()
             self._owner.expect(call, self)
             self._send(text, call)
         if self._end_reason() is not None:
@@ -179,7 +207,7 @@ class StepTry:
 
     def answered(self, call: int, answer: CallRecorded) -> None:
         """Take the daemon's answer to a checkpoint."""
-        waiting = self._answers.pop(call, None)
+        waiting = self._answer_to(call)
         if waiting is None or not waiting.set_running_or_notify_cancel():
             return
         error = json.loads(bytes(answer.error))
@@ -190,38 +218,46 @@ class StepTry:
 
     def calls(self) -> list[int]:
         """The numbers of what is not answered."""
-        return list(self._answers)
+        made = self._checkpoints
+        return list(made.answers) if made is not None else []
+
+    def _answer_to(self, call: int) -> Future[None] | None:
+        made = self._checkpoints
+        return made.answers.pop(call, None) if made is not None else None
 
     def release(self) -> None:
         """Let go of whoever waits for an answer: the execution is over."""
         for call in self.calls():
-            waiting = self._answers.pop(call, None)
+            waiting = self._answer_to(call)
             if waiting is not None:
                 waiting.cancel()
 
     def look(self, now: float) -> None:
         """Record what was put off, once there is credit for it."""
-        if self._pending is None:
+        made = self._checkpoints
+        if made is None or made.pending is None:
             return
-        with self._guard:
-            text = self._pending
-            if text is not None and self._spend(text, now=now):
-                self._pending = None
+        with made.guard:
+            text = made.pending
+            if text is not None and made.spend(text, now):
+                made.pending = None
                 self._send(text, 0)
 
     def end(self, *, failed: bool) -> None:
         """The try is over. If it has `failed`, record what was put off."""
-        if self.end_with is None:
-            self.end_with = Usage(f"the function of step {self.op.step!r} has ended")
-        with self._guard:
-            text, self._pending = self._pending, None
+        self._is_over = True
+        made = self._checkpoints
+        if made is None:
+            return
+        with made.guard:
+            text, made.pending = made.pending, None
             if text is not None and failed:
                 self._send(text, 0)
 
     def lapse(self, now: float) -> HeartbeatTimeout | None:
         """What the function is to be stopped with, if it has been silent for too long; once."""
         limit = self.op.heartbeat
-        if limit is None or self.is_lapsed or self._answers:
+        if limit is None or self.is_lapsed or self.calls():
             return None
         if now - self.beaten < limit.ms / 1000:
             return None
@@ -245,21 +281,21 @@ class StepTry:
         owner = self._owner
         return StepBeat(owner.run, owner.token, self.op.step, age_ms, limit.ms if limit else 0)
 
+    def _of_checkpoints(self) -> _Checkpoints:
+        """Those of this try; made by whoever needs them first."""
+        if self._checkpoints is None:
+            with _FIRST:
+                self._checkpoints = self._checkpoints or _Checkpoints(self._clock())
+        return self._checkpoints
+
     def _send(self, text: bytes, call: int) -> None:
         owner, op = self._owner, self.op
         owner.note_open(op.step, op.tried)
         owner.send(c.CheckpointStep(owner.run, owner.token, call, op.step, Raw(text), op.tried))
 
-    def _spend(self, text: bytes, *, now: float | None = None, flush: bool = False) -> bool:
-        """Take the cost of a checkpoint from the credit, if there is enough."""
-        now = self._clock() if now is None else now
-        credit = min(BURST_SECONDS, self._credit + now - self._since)
-        cost = min(BURST_SECONDS, max(CHECKPOINT_SECONDS, len(text) / BYTES_PER_SECOND))
-        spends = flush or credit >= cost
-        self._credit, self._since = (max(0.0, credit - cost) if spends else credit), now
-        return spends
 
-
+_FIRST: Final = threading.Lock()
+"""Held while a try makes room for its first checkpoint."""
 _PROCESS: Final = os.getpid()
 """The worker: what it forks shares its pipe to the daemon, and must not write there."""
 

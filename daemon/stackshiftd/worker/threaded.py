@@ -63,6 +63,16 @@ class ThreadedExecution(Execution):
     """An execution on a thread. `waiters` are its unanswered calls, `parked` its durable waits, and
     `overdue_calls` the timeouts recorded for steps whose function is still running."""
 
+    __slots__ = (
+        "guard",
+        "is_abandoned",
+        "over",
+        "overdue_calls",
+        "parked",
+        "thread",
+        "waiters",
+    )
+
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.waiters: dict[int, Waiter] = {}
