@@ -11,6 +11,8 @@ from helpers.deadline import wait_until
 from stackshift_jobs import AsyncJobContext
 from stackshift_jobs.testing import Stackshift
 from stackshiftd.worker.execution import Execution
+from stackshiftd.worker.looped import LoopedExecution
+from stackshiftd.worker.threaded import ThreadedExecution
 
 
 def executions() -> list[Execution]:
@@ -43,3 +45,10 @@ def test_execution_is_freed_without_the_garbage_collector(
         wait_until(lambda: {id(each) for each in executions()} <= earlier, "it to be freed")
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("kind", [LoopedExecution, ThreadedExecution])
+def test_executions_have_no_dict(kind: type[Execution]) -> None:
+    """Their attributes are too many for the fast way to those in a dict, and each step needs them
+    a hundred times."""
+    assert kind.__dictoffset__ == 0
