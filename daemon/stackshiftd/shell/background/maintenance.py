@@ -214,7 +214,13 @@ async def _snapshot(data_dir: Path, upto_seq: int) -> dict[str, Any]:
             stdin=ours,
             stdout=asyncio.subprocess.PIPE,
         )
-        out, _ = await process.communicate()
+        try:
+            out, _ = await process.communicate()
+        except BaseException:  # The daemon ends meanwhile: nothing of it is left behind.
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.communicate()
+            raise
     finally:
         os.close(ours)
         os.close(its)
