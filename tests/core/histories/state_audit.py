@@ -58,7 +58,7 @@ def _ends(state: State) -> set[Expiry]:
 def _audit_values(state: State) -> None:
     values = state.values
     living = {key: value for key, value in values.by_key.items() if value.lives}
-    assert values.live == len(living)
+    assert list(values.keys.ascending("")) == sorted(living)
     assert values.bytes == sum(len(key) + len(value.body) for key, value in living.items())
     assert all(value.version > 0 for value in values.by_key.values())
     to_forget = {(value.expires_us, key) for key, value in values.by_key.items() if not value.lives}

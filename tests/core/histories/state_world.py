@@ -471,7 +471,9 @@ class World(Story):
         assert not self.state.timers
         live = state_hash(self.state)
         assert state_hash(self.replayed()) == live
-        assert state_hash(load(self.snapshot(self.state.seq)).state) == live
+        loaded = load(self.snapshot(self.state.seq)).state
+        assert state_hash(loaded) == live
+        audit(loaded)
 
 
 def memo_of(step: Call) -> CallKind:

@@ -13,6 +13,7 @@ import msgspec
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
+from core.histories.audit import audit
 from core.story import ONCE, STEADY, Story
 from stackshift_jobs.errors import Conflict, NotFound
 from stackshift_jobs.values.durations import from_rfc3339
@@ -678,7 +679,9 @@ class Histories(RuleBasedStateMachine):
         assert state_hash(story.replayed()) == live
         for at in random.Random(story.state.seq).choices(story.ends, k=2):
             assert state_hash(story.via_snapshot(at)) == live
-        assert state_hash(load(story.snapshot(story.state.seq)).state) == live
+        loaded = load(story.snapshot(story.state.seq)).state
+        assert state_hash(loaded) == live
+        audit(loaded)
 
     def let_all_end(self) -> None:
         """Work conserves: with slots, time and jobs enough, every run ends."""

@@ -26,7 +26,7 @@ def read(state: State, command: c.ReadState, now_us: int) -> bytes:
 
 def page(state: State, command: c.ListState, now_us: int) -> bytes:
     """A page of entries, ordered by key; see `page_json`."""
-    return page_json(state.values, None, command.prefix, command.after, command.limit, now_us)
+    return page_json(state.values, command.prefix, command.after, command.limit, now_us)
 
 
 def set_value(state: State, who: Asker, command: c.SetState, now_us: int) -> Decision:

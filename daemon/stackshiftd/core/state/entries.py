@@ -7,12 +7,13 @@ Laws:
   entry that was created again for the one they read.
 - An entry past its expiry is never read, whether `state.expired` has been recorded or not.
 - A write by a handler is one record with the fact that this run made it.
+- `Values.keys` is an index, of the keys of live entries: what a page of a list costs depends on the
+  page, not on how many entries there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from heapq import nsmallest
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -21,6 +22,7 @@ from msgspec import Raw
 from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import records as r
 from stackshiftd.core.state.heap import Heap
+from stackshiftd.core.state.sorted_list import SortedList
 
 CLIENT: Final = "client"
 """The writer of an entry that no run wrote."""
@@ -60,17 +62,14 @@ class EntryJson(msgspec.Struct, frozen=True):
 class Values:
     """All state entries. Anyone may read it; only the fold changes it."""
 
-    __slots__ = ("_forgotten", "by_key", "bytes", "live", "shape")
+    __slots__ = ("_forgotten", "by_key", "bytes", "keys")
 
     def __init__(self) -> None:
         self.by_key: dict[str, Value] = {}
-        self.live = 0
-        """The number of live entries."""
+        self.keys: SortedList[str] = SortedList()
+        """Those of live entries, in order."""
         self.bytes = 0
         """The total size of their keys and JSON."""
-        self.shape = 0
-        """Grows whenever a key is added or removed: a sorted copy of the keys is valid until it
-        changes."""
         self._forgotten: Heap[tuple[int, str]] = Heap()
         """When each remembered version is forgotten."""
 
@@ -91,9 +90,15 @@ class Values:
     def put(self, key: str, value: Value, now_us: int) -> None:
         """Store `value` under `key`, and forget up to two remembered versions that are due."""
         before = self.by_key.get(key)
-        self._count(key, before, -1)
-        self._count(key, value, 1)
-        self.shape += (before is not None and before.lives) is not value.lives
+        lived = before is not None and before.lives
+        if before is not None and lived:
+            self.bytes -= len(key) + len(before.body)
+        if value.lives:
+            self.bytes += len(key) + len(value.body)
+            if not lived:
+                self.keys.add(key)
+        elif lived:
+            self.keys.discard(key)
         self.by_key[key] = value
         if not value.lives:
             self._forgotten.add((value.expires_us, key), self._is_forgotten)
@@ -120,11 +125,6 @@ class Values:
         value = self.by_key.get(item[1])
         return value is not None and not value.lives and value.expires_us == item[0]
 
-    def _count(self, key: str, value: Value | None, sign: int) -> None:
-        if value is not None and value.lives:
-            self.live += sign
-            self.bytes += sign * (len(key) + len(value.body))
-
     def remembered(self, now_us: int) -> Iterator[tuple[str, Value]]:
         """Everything that is known at `now_us`: live entries and remembered versions, which is
         what a snapshot contains."""
@@ -147,25 +147,15 @@ def entry_json(key: str, value: Value) -> bytes:
     )
 
 
-def page_json(
-    values: Values, keys: Iterable[str] | None, prefix: str, after: str, limit: int, now_us: int
-) -> bytes:
+def page_json(values: Values, prefix: str, after: str, limit: int, now_us: int) -> bytes:
     """`{"entries":[…],"next":key or null}`: the entries whose keys begin with `prefix` and sort
-    after `after`, ordered by key, at most `limit` and about `PAGE_BYTES`. `keys` are all candidates
-    in order, if the caller has them; otherwise all keys are searched."""
-    if keys is None:
-        keys = nsmallest(
-            limit + 1,
-            (
-                key
-                for key in values.by_key
-                if key > after and key.startswith(prefix) and values.get(key, now_us) is not None
-            ),
-        )
+    after `after`, ordered by key, at most `limit` and about `PAGE_BYTES`."""
     entries: list[Raw] = []
     last = None
     size = 0
-    for key in keys:
+    for key in values.keys.ascending(max(prefix, after), inclusive=after < prefix):
+        if not key.startswith(prefix):
+            break
         value = values.get(key, now_us)
         if value is None:
             continue

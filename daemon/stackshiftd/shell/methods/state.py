@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
 from typing import Any
 
 from msgspec import Raw
@@ -31,8 +29,6 @@ class StateMethods:
     def __init__(self, engine: Engine, requests: Requests, history: EntryHistory) -> None:
         self._engine = engine
         self._requests = requests
-        self._sorted: list[str] = []
-        self._sorted_of: tuple[int, int] = (-1, -1)
         self.reads: Reads = {
             "state.get": (GetState, self.get),
             "state.list": (ListState, self.list),
@@ -57,11 +53,9 @@ class StateMethods:
     def list(self, params: ListState) -> Raw:
         """A page of entries in order of their keys, and the key to continue after."""
         command = self._requests.list(params)
-        prefix, after = command.prefix, command.after
         self._note_expiry()
-        values = self._engine.state.values
-        keys = self._keys(prefix, after)
-        return Raw(page_json(values, keys, prefix, after, command.limit, self._engine.now_us()))
+        values, now_us = self._engine.state.values, self._engine.now_us()
+        return Raw(page_json(values, command.prefix, command.after, command.limit, now_us))
 
     def set(self, params: SetState, answer: Answer) -> None:
         """Write an entry; answer it as written, or a `Conflict` if its condition is not met."""
@@ -89,21 +83,3 @@ class StateMethods:
         expiries = self._engine.state.expiries
         if expiries and expiries[0].due_us <= self._engine.now_us():
             self._engine.submit(Tick(self._requests.remember_ms))
-
-    def _keys(self, prefix: str, after: str) -> Iterator[str]:
-        """The keys that begin with `prefix` and come after `after`, in order. The sorted keys are
-        cached for the next page, until a key is added or removed."""
-        values = self._engine.state.values
-        shape = (id(values), values.shape)
-        if self._sorted_of != shape:
-            self._sorted = sorted(key for key, value in values.by_key.items() if value.lives)
-            self._sorted_of = shape
-        if after >= prefix:
-            start = bisect_right(self._sorted, after)
-        else:
-            start = bisect_left(self._sorted, prefix)
-        for at in range(start, len(self._sorted)):
-            key = self._sorted[at]
-            if not key.startswith(prefix):
-                return
-            yield key

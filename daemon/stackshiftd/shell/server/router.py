@@ -451,7 +451,7 @@ class Router:
             "runs": len(state.runs),
             "keys": len(state.keys),
             "dead": state.dead,
-            "state_entries": state.values.live,
+            "state_entries": len(state.values.keys),
             "state_bytes": state.values.bytes,
             "locks": len(state.locks),
             "events_kept": len(state.events.kept),
