@@ -147,6 +147,8 @@ class _Record(dict[str, ops.RecordedCall]):
 class _NoStore:
     """Keeps nothing of what a handler prints: the `LogStore` of a rehearsal."""
 
+    is_full = True
+
     def printed(self) -> dict[int, int]:
         return {}
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from stackshift_jobs.handler.replay import Pass
 from stackshiftd.shell.views.log_lines import Page, log_page
 from stackshiftd.shell.work import run_through
-from stackshiftd.worker.output import log_lines
+from stackshiftd.worker.output import log_lines, run_log, sent_log
 from stackshiftd.worker.output.log_file import LogFile
-from stackshiftd.worker.output.run_log import RunLog
+from stackshiftd.worker.output.run_log import LogStore, RunLog
+from stackshiftd.worker.output.sent_log import SentLog
 
+Store = Callable[[Path], LogStore]
 LIMIT, KEPT = 20_000, 10_000
 
 
@@ -73,3 +77,48 @@ def test_output_of_an_attempt_that_goes_on_is_not_dropped(tmp_path: Path) -> Non
     attempt(tmp_path, 5)
     lines = read(path, 0, 10_000, 5).lines
     assert [line["message"] for line in lines] == [f"attempt 5, line {n}" for n in range(20)]
+
+
+class _Beating:
+    """A try whose output is its heartbeat."""
+
+    output_beats = True
+
+    def __init__(self) -> None:
+        self.beats = 0
+
+    def note_beat(self) -> None:
+        self.beats += 1
+
+
+@pytest.mark.parametrize(
+    "store",
+    [
+        lambda folder: LogFile(folder, "run_1", 1, 1000),
+        lambda _folder: SentLog(lambda _line: None, "run_1", 1, {}),
+    ],
+    ids=["file", "sent"],
+)
+def test_what_a_full_log_drops_is_not_taken_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Store
+) -> None:
+    """Whoever prints millions of lines waits for none of those that are dropped, and neither do
+    the other jobs of the process. That it prints still shows that it is alive."""
+    monkeypatch.setattr(sent_log, "MAX_BYTES", 1000)
+    log, begun = RunLog(store(tmp_path), 1, 1, Pass({})), _Beating()
+    log.tries = {None: begun}
+    log.write("stdout", "a line\n" * 10)
+
+    def looked_at(*_line: object, **_more: object) -> NoReturn:
+        raise AssertionError("a line was made for nothing")
+
+    begun.beats = 0
+    with monkeypatch.context() as patched:
+        patched.setattr(run_log, "line_json", looked_at)
+        patched.setattr(log, "catch_up", looked_at)
+        log.write("stdout", "y\n" * 1000 + "rest")
+        log.write_bytes("stderr", b"y\n" * 1000)
+        log.take("stdout", None, 7, b"y\n" * 1000)
+        log.record("INFO", "y")
+    log.close()
+    assert begun.beats == 4

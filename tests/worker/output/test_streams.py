@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 
 import pytest
 
+from stackshiftd.worker.output import streams
 from stackshiftd.worker.output.log_lines import MAX_LINE
-from stackshiftd.worker.output.streams import MAX_OWN_BYTES, OwnLog
+from stackshiftd.worker.output.streams import MAX_OWN_BYTES, OWN_SECONDS, OwnLog
 
 
 @pytest.fixture
@@ -45,3 +47,34 @@ def test_output_of_no_run_is_bounded(tmp_path_factory: pytest.TempPathFactory) -
     lines = path.read_bytes().splitlines()
     assert len(lines) == 4
     assert lines[-1].endswith(b"the rest is dropped")
+
+
+def test_what_is_dropped_is_not_taken_apart(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program that prints for hours costs the process that reads it next to nothing. When there
+    is room again, the line that was cut is dropped to its end, and the next one is whole."""
+    reading, writing = pipe
+    now = 100.0
+    looked_at: list[bytes] = []
+
+    def masked(line: bytes) -> bytes:
+        looked_at.append(line)
+        return line
+
+    monkeypatch.setattr(streams, "_masked", masked)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    own = OwnLog(writing)
+    own.write("stdout", b"y" * MAX_LINE + b"\n")
+    for _ in range(MAX_OWN_BYTES // (MAX_LINE + 1)):
+        os.read(reading, 1 << 16)
+        own.write("stdout", b"y" * MAX_LINE + b"\n")
+    assert b"the rest is dropped" in os.read(reading, 1 << 16)
+    looked_at.clear()
+    own.write("stdout", b"one\ntwo\nthr")
+    assert looked_at == []
+    now += OWN_SECONDS
+    own.write("stdout", b"ee")
+    own.write("stdout", b" and more\nfour\n")
+    assert looked_at == [b"four"]
+    assert os.read(reading, 100) == b"four\n"

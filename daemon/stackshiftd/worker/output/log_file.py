@@ -49,18 +49,23 @@ class LogFile:
             self._look()
         return self._printed
 
+    @property
+    def is_full(self) -> bool:
+        """See `LogStore.is_full`."""
+        return self._size > self._max_bytes
+
     def append(self, line: dict[str, Any]) -> None:
         """Store a line, at once; or drop it, if there are too many."""
         if self._size < 0:
             self._look()
-        if self._size > self._max_bytes:
+        if self.is_full:
             return
         written = json.dumps(line) + "\n"
         if self._forked:  # Its processes share the bound, and only the file knows all of them.
             with contextlib.suppress(FileNotFoundError):
                 self._size = self._path.stat().st_size - self._others
         self._size += len(written)
-        if self._size > self._max_bytes:
+        if self.is_full:
             most = f"more than {self._max_bytes} bytes in this attempt"
             line["message"] = f"… {most}: the rest is dropped"
             line["level"] = "WARNING"

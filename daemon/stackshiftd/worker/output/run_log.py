@@ -79,6 +79,10 @@ def _printing(stream: str) -> _Key:
 class LogStore(Protocol):
     """Keeps the lines of one attempt. Its methods raise `OSError`."""
 
+    @property
+    def is_full(self) -> bool:
+        """Would every further line be dropped? From then on that is so."""
+
     def printed(self) -> dict[int, int]:
         """How many whole lines earlier executions of this attempt have stored that a later pass
         prints again, by their `pos`. The caller may change it."""
@@ -120,12 +124,16 @@ class RunLog:
     def write(self, stream: str, text: str) -> None:
         """Store the whole lines of `text`, printed by the running step; the rest is held back until
         its end, `flush` or `close`."""
+        if self._is_full(current_step.get()):
+            return
         self.catch_up()
         with self._lock:
             self._add(_printing(stream), text)
 
     def write_bytes(self, stream: str, data: bytes) -> None:
         """As `write`, of bytes: UTF-8, anything else is escaped."""
+        if self._is_full(current_step.get()):
+            return
         self.catch_up()
         with self._lock:
             key = _printing(stream)
@@ -138,6 +146,8 @@ class RunLog:
 
     def record(self, level: str, text: str) -> None:
         """Store a formatted record of `logging` as one line."""
+        if self._is_full(current_step.get()):
+            return
         self.catch_up()
         with self._lock:
             masked = self._pass.secrets.mask(text)
@@ -148,6 +158,8 @@ class RunLog:
 
     def take(self, stream: str, step: str | None, writer: int, data: bytes) -> None:
         """Store what the program `writer` (above 0) has written, at once."""
+        if self._is_full(step):
+            return
         key = (stream, step, writer)
         with self._lock:
             self._add(key, self._decoded(key, data))
@@ -187,6 +199,15 @@ class RunLog:
             source.catch_up()
 
     # --- Lines -----------------------------------------------------------------------------
+
+    def _is_full(self, step: str | None) -> bool:
+        """Is nothing to be made of what `step` prints, but that it is alive? To take millions of
+        lines apart that are dropped would cost their job, and all others of the process, minutes.
+        """
+        if not self._store.is_full:
+            return False
+        self._note_beat(step)
+        return True
 
     def _writer(self, key: _Key) -> _Writer:
         writer = self._writers.get(key)

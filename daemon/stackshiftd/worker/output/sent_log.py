@@ -33,13 +33,18 @@ class SentLog:
         """See `LogStore.printed`."""
         return self._printed
 
+    @property
+    def is_full(self) -> bool:
+        """See `LogStore.is_full`."""
+        return self._size > MAX_BYTES and not self._forked
+
     def append(self, line: dict[str, Any]) -> None:
         """Send a line. The daemon marks the last one that it keeps; many more need not be sent."""
         if self._forked:
             # The connection is the parent's; this process shares the pipes that the parent reads.
             os.write(_STREAMS[line["stream"]], (line["message"] + "\n").encode())
             return
-        if self._size > MAX_BYTES:
+        if self.is_full:
             return
         text = json.dumps(line).encode()
         self._size += len(text)

@@ -34,12 +34,24 @@ class OwnLog:
         self._label = label.encode()
         self._lock = threading.RLock()
         self._rests: dict[str, bytes] = {}
+        self._cut: set[str] = set()
+        """Streams of which the line that has begun is dropped, up to its end."""
         self._left = MAX_OWN_BYTES
         self._since = 0.0
 
     def write(self, stream: str, data: bytes) -> None:
         """Write the whole lines of `data`; the rest waits for its end or for `flush`."""
         with self._lock:
+            if self._is_full():
+                # Not taken apart: to look for secrets in what is dropped would only cost time.
+                self._rests[stream] = b""
+                (self._cut.discard if data.endswith(b"\n") else self._cut.add)(stream)
+                return
+            if stream in self._cut:
+                _, end, data = data.partition(b"\n")
+                if not end:
+                    return
+                self._cut.discard(stream)
             *ends, rest = (self._rests.get(stream, b"") + data).split(b"\n")
             lines = [_masked(line) for line in ends]
             if len(rest) > MAX_LINE:
@@ -62,6 +74,10 @@ class OwnLog:
         """Go on in a forked process, where other threads, which may hold the lock, are gone."""
         self._lock = threading.RLock()
         self._rests = {}
+        self._cut = set()
+
+    def _is_full(self) -> bool:
+        return self._left < 0 and time.monotonic() - self._since < OWN_SECONDS
 
     def _put(self, lines: list[bytes]) -> None:
         text = b"".join(self._label + line[:MAX_LINE] + b"\n" for line in lines)
