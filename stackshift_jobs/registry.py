@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
-from types import FunctionType
+from types import FrameType, FunctionType
 from typing import Any, TypedDict, TypeVar, Unpack, cast, overload
 
 from stackshift_jobs import callables
@@ -58,6 +58,8 @@ class Job:
     expect_timezone: str = "UTC"
     max_runtime_ms: int | None = None
     heartbeat: str = ""
+    registered_by: str = ""
+    """The module whose code registers it, which may be another than `module`."""
 
     @property
     def doc(self) -> str:
@@ -71,13 +73,14 @@ class TwoJobsOneName(BadConfiguration):
 
 @dataclass(frozen=True)
 class QueueLimits:
-    """The limits that a job module declares for a queue; None where it declares none."""
+    """The limits that job modules declare for a queue; None where they declare none."""
 
     concurrency: int | None = None
     key_concurrency: int | None = None
     rate: Rate | None = None
     rate_burst: int | None = None
     paused: bool | None = None
+    declared_by: tuple[str, ...] = field(default=(), compare=False)
 
 
 queues: dict[str, QueueLimits] = {}
@@ -234,6 +237,7 @@ def _maker(options: Mapping[str, Any]) -> Callable[[str, Handler], Job]:
             module=module,
             place=place,
             schedules=declared(name, options),
+            registered_by=_running_module(),
         )
 
     return made
@@ -315,11 +319,36 @@ def declare_queue(
     except ValueError as bad:
         raise Usage(f"rate of queue {name!r}: {rate!r} is not {bad}") from None
     limits = QueueLimits(concurrency, key_concurrency, parsed, rate_burst, paused)
-    if queues.setdefault(name, limits) != limits:
+    known = queues.get(name, limits)
+    if known != limits:
         raise BadConfiguration(
             f"queue {name!r} is declared twice with different limits",
             hint="declare it in one module",
         )
+    queues[name] = replace(known, declared_by=(*known.declared_by, _running_module()))
+
+
+def forget_failed_modules() -> None:
+    """Take back what modules have registered and declared that then failed to import: Python has
+    forgotten them. What modules did that these had imported stays: they are imported once only."""
+    for name, each in list(registry.items()):
+        if not _is_imported(each.registered_by):
+            del registry[name]
+    for name, limits in list(queues.items()):
+        if not any(map(_is_imported, limits.declared_by)):
+            del queues[name]
+
+
+def _running_module() -> str:
+    """The module whose body is running, as it does while it is imported; empty without one."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_name != "<module>":
+        frame = frame.f_back
+    return "" if frame is None else str(frame.f_globals.get("__name__", ""))
+
+
+def _is_imported(module: str) -> bool:
+    return not module or module in sys.modules
 
 
 def _template(text: str | None, what: str) -> str:

@@ -50,5 +50,6 @@ def job_files(project: Project) -> Iterator[tuple[Path, bool]]:
             count += 1
             if count > _MAX_FILES:
                 return
-            inside = file.relative_to(project.root).parts
-            yield file, any(part.startswith("_") for part in inside)
+            inside = file.relative_to(project.root)
+            named = inside.parent if file.name == "__init__.py" else inside
+            yield file, any(part.startswith("_") for part in named.parts)

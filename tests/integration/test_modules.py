@@ -158,6 +158,84 @@ def test_worker_imports_what_the_check_accepts(make_project: Make, text: str) ->
     assert project.finish(project.begin("good"))["result"] == "good"
 
 
+BREAKS_LATE = """
+import jobs.story
+import lib.tasks
+
+stackshift.queue("broken", concurrency=1)
+stackshift.job("moved", lib.tasks.helper)
+raise RuntimeError("after all that")
+"""
+TASKS = """
+import stackshift_jobs as stackshift
+
+
+def helper(ctx):
+    pass
+
+
+@stackshift.job("library")
+def library(ctx):
+    return "library"
+"""
+
+
+def test_failing_module_takes_along_nothing_of_what_it_has_imported(make_project: Make) -> None:
+    """What it registers itself is gone, whoever's functions these are. The jobs and queues of the
+    modules that it imports stay: Python does not import these again, so nobody else would register
+    them."""
+    project = make_project('stackshift.queue("kept", concurrency=3)\n' + GOOD, a_first=BREAKS_LATE)
+    write(project, "lib/tasks.py", TASKS)
+    modules = {each["module"]: each for each in check(project)["modules"]}
+    assert modules["jobs.a_first"]["error"]["type"] == "RuntimeError"
+    assert modules["jobs.story"]["jobs"] == ["good"]
+    assert modules["lib.tasks"]["jobs"] == ["library"]
+    project.start()
+    assert [job["name"] for job in project.call("job.list")["jobs"]] == ["good", "library"]
+    limits = {each["name"]: each["concurrency"] for each in project.call("queue.list")["queues"]}
+    assert (limits["kept"], "broken" in limits) == (3, False)
+
+
+@pytest.mark.parametrize("inside", ["jobs/shop/__init__.py", "jobs/__init__.py"])
+def test_package_is_a_job_module(make_project: Make, inside: str) -> None:
+    """Its `__init__.py` is loaded though its name begins with `_`, and is called like the
+    package; a package whose name does so is left alone."""
+    project = make_project(GOOD)
+    write(project, inside, TASKS)
+    write(project, "jobs/_aside/__init__.py", "raise RuntimeError('not to be loaded')\n")
+    package = inside.removesuffix("/__init__.py").replace("/", ".")
+    report = {each["module"]: each["jobs"] for each in check(project)["modules"]}
+    assert report == {package: ["library"], "jobs.story": ["good"]}
+    project.start()
+    told = project.call("job.list")
+    assert {job["name"]: job["module"] for job in told["jobs"]} == {
+        "good": "jobs.story",
+        "library": package,
+    }
+    assert project.finish(project.begin("library"))["result"] == "library"
+
+
+def test_check_lists_the_jobs_of_every_module_that_has_some(make_project: Make) -> None:
+    """Also of one that a job module imports, with its file: the daemon has these jobs as well."""
+    project = make_project("import jobs._shared\nimport lib.tasks\n")
+    write(project, "jobs/_shared.py", TASKS.replace("library", "shared"))
+    write(project, "lib/tasks.py", TASKS)
+    report = {each["module"]: each for each in check(project)["modules"]}
+    assert {module: each["jobs"] for module, each in report.items()} == {
+        "jobs.story": [],
+        "jobs._shared": ["shared"],
+        "lib.tasks": ["library"],
+    }
+    assert report["lib.tasks"]["file"] == str(project.root / "lib" / "tasks.py")
+
+
+def write(project: Project, path: str, text: str) -> None:
+    """Write a file of the project."""
+    file = project.root / path
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text)
+
+
 def check(project: Project) -> dict[str, Any]:
     """The report of `jobs check`."""
     done = subprocess.run(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +51,19 @@ def check(root: Path) -> int:
                 failed.append(loader.invalid(registry[facts_of.name], bad_schedule))
     errors = {failure.module: failure for failure in failed}
     files = {source.module: str(source.file) for source in code_files.sources(root, jobs)}
+    # Modules elsewhere have jobs, too, if a job module imports them.
+    for module in (*errors, *sorted({each.module for each in facts})):
+        files.setdefault(module, _file_of(module))
     modules = [
-        _module_json(module, files.get(module, module), facts, errors.get(module))
-        for module in [*files, *(name for name in errors if name not in files)]
+        _module_json(module, file, facts, errors.get(module)) for module, file in files.items()
     ]
     print(json.dumps({"modules": modules}), file=out)
     out.flush()
     return 78 if failed else 0
+
+
+def _file_of(module: str) -> str:
+    return getattr(sys.modules.get(module), "__file__", None) or module
 
 
 def _module_json(

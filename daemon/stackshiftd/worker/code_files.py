@@ -18,6 +18,7 @@ import msgspec
 
 from stackshift_jobs.project.script_header import is_script
 
+_PACKAGE: Final = "__init__.py"
 _INSTALLED: Final = frozenset(("site-packages", "dist-packages"))
 
 
@@ -44,14 +45,17 @@ class CodeFile(msgspec.Struct, frozen=True):
 
 def sources(project: Path, jobs: list[str]) -> Iterator[ModuleSource]:
     """The job modules of a project: each file named in `jobs`, and every `*.py` and shell job below
-    each folder named there, except files and folders whose name begins with `_` or `.`."""
+    each folder named there, except files and folders whose name begins with `_` or `.`. The
+    `__init__.py` of a package is one: it is imported with any other module of the package."""
     for entry in jobs:
         path = project / entry
         if path.is_file():
             yield _source(project, path)
             continue
         for file in sorted(path.rglob("*")):
-            if any(part.startswith(("_", ".")) for part in file.relative_to(path).parts):
+            inside = file.relative_to(path)
+            named = inside.parent if file.name == _PACKAGE and file.parent != project else inside
+            if any(part.startswith(("_", ".")) for part in named.parts):
                 continue
             is_module = file.suffix == ".py" and not file.is_dir()
             if is_module or is_script(file):
@@ -61,7 +65,8 @@ def sources(project: Path, jobs: list[str]) -> Iterator[ModuleSource]:
 def _source(project: Path, file: Path) -> ModuleSource:
     inside = file.relative_to(project)
     if file.suffix == ".py":
-        return ModuleSource(".".join(inside.with_suffix("").parts), file)
+        module = inside.parent if file.name == _PACKAGE else inside.with_suffix("")
+        return ModuleSource(".".join(module.parts), file)
     path = inside.as_posix()
     return ModuleSource(path if "/" in path else f"./{path}", file)
 

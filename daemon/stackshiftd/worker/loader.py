@@ -24,7 +24,13 @@ from stackshift_jobs import callables
 from stackshift_jobs.errors import BadConfiguration, PayloadRefused, StackshiftError, Usage
 from stackshift_jobs.handler import asyncio_order
 from stackshift_jobs.handler.failures import Failure
-from stackshift_jobs.registry import Job, TwoJobsOneName, queues, registry
+from stackshift_jobs.registry import (
+    Job,
+    TwoJobsOneName,
+    forget_failed_modules,
+    queues,
+    registry,
+)
 from stackshift_jobs.schedules import Declared
 from stackshift_jobs.values import payload_types
 from stackshift_jobs.values.limits import MAX_SCHEDULE_PAYLOAD
@@ -77,7 +83,6 @@ def load(
                 FailedModule(entry, str(project / entry), 0, "FileNotFoundError", "does not exist")
             )
     for source in sources(project, jobs):
-        before, queues_before = dict(registry), dict(queues)
         importing(source.module)
         try:
             if source.is_script:
@@ -87,10 +92,7 @@ def load(
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # A module may raise anything, including SystemExit.
-            registry.clear()
-            registry.update(before)
-            queues.clear()
-            queues.update(queues_before)
+            forget_failed_modules()
             if isinstance(error, TwoJobsOneName):
                 ambiguous.setdefault(str(error.fields["job"]), error)
             failed.append(_failure(source, error))

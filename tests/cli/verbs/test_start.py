@@ -75,12 +75,14 @@ def module(shell: Shell, name: str, text: str = 'job("report")', age_s: int = 0)
 def test_job_in_a_file_that_is_never_loaded_names_the_file(
     shell: Shell, daemon: FakeDaemon
 ) -> None:
-    """A file whose name begins with _ is not a job module."""
+    """A file whose name begins with _ is not a job module, except the one of a package."""
     refuse(daemon, NotFound("no job is named 'report'"))
-    module(shell, "_report.py")
+    file = module(shell, "_report.py")
     told = shell("start", "report")
     assert "jobs/_report.py is not loaded, because its name begins with _\n" in told.stderr
     assert told.code == 4
+    file.rename(file.with_name("__init__.py"))
+    assert "is not loaded" not in shell("start", "report").stderr
 
 
 def test_field_that_names_a_file_is_text_and_a_note_says_so(
