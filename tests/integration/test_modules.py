@@ -145,6 +145,7 @@ PROGRAMS = {
         "else:\n    raise AssertionError('a loop runs')\n"
     ),
     "imports its neighbour": "from jobs import good\n",
+    "reads its arguments": "import argparse\n\nargparse.ArgumentParser().parse_args()\n",
 }
 
 

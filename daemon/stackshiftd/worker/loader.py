@@ -54,12 +54,14 @@ def import_project(
     own: OwnLog,
     importing: Callable[[str], None] = lambda _module: None,
 ) -> tuple[list[JobFacts], list[FailedModule]]:
-    """Make `project` the working directory and the first place to import from, route what is
-    printed (outside of runs to `own`), prepare asyncio for handlers, and then `load` its modules.
+    """Make `project` the working directory and the first place to import from, take this process's
+    arguments away, route what is printed (outside of runs to `own`), prepare asyncio for handlers,
+    and then `load` the project's modules.
     For a process of its own: nothing of this is undone."""
     # A module that is saved twice within a second, with the same size, would be taken from the
     # bytecode of the first time.
     sys.dont_write_bytecode = True
+    del sys.argv[1:]  # They are not for a `main` that a job calls, and reads its arguments there.
     os.chdir(project)
     sys.path.insert(0, str(project))
     streams.install(own)
