@@ -99,7 +99,11 @@ def check(project: Project) -> str:
         stdout=subprocess.PIPE,
         check=False,
     )
-    failed = [m["error"]["message"] for m in json.loads(done.stdout)["modules"] if m["error"]]
+    failed = [
+        m["error"]["message"]
+        for m in json.loads(done.stdout.splitlines()[-1])["modules"]
+        if m["error"]
+    ]
     assert done.returncode == (BadConfiguration.exit_status if failed else 0)
     assert len(failed) <= 1
     return "".join(failed)

@@ -138,6 +138,49 @@ def test_module_whose_error_has_no_readable_text_keeps_nothing_else_from_work(
     assert project.finish(project.begin("good"))["result"] == "good"
 
 
+@pytest.mark.parametrize(
+    ("text", "manner"),
+    [
+        ("import os\n\nos._exit(3)\n", "exit status 3"),
+        ("import ctypes\n\nctypes.string_at(0)\n", "signal 11"),
+    ],
+    ids=["leaves", "crashes"],
+)
+def test_module_whose_import_ends_the_process_keeps_nothing_else_from_work(
+    make_project: Make, text: str, manner: str
+) -> None:
+    """Nor does one that imports it. All workers died, again and again, and the check was an
+    internal error. When the module is mended, it is loaded as any other."""
+    project = make_project(GOOD, deadly=text, early="import jobs.deadly\n")
+    due = dict.fromkeys(("jobs.deadly", "jobs.early"), (0, "WorkerDied"))
+    shown = checked(project)
+    assert failed({"failed_modules": [each | {"module": name} for name, each in shown]}) == due
+    project.start()
+    wait_until(lambda: project.call("job.list")["jobs"], "the job modules to be loaded")
+    told = project.call("job.list")
+    assert failed(told) == due
+    assert {each["message"] for each in told["failed_modules"]} == {
+        f"the process died while it imported this module ({manner})"
+    }
+    assert project.finish(project.begin("good"))["result"] == "good"
+    (project.root / "jobs" / "deadly.py").write_text("")
+    assert project.call("daemon.reload")["failed_modules"] == []
+
+
+def checked(project: Project) -> list[tuple[str, dict[str, Any]]]:
+    """The modules that `jobs check` reports as failed, with their errors."""
+    command = [sys.executable, "-m", "stackshift_cli", "--json", "-C", str(project.root)]
+    done = subprocess.run(
+        [*command, "jobs", "check"],
+        env=environment(),
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        check=False,
+    )
+    modules = json.loads(done.stdout)["modules"]
+    return [(each["module"], each["error"]) for each in modules if each["error"]]
+
+
 PROGRAMS = {
     "runs a loop": "import asyncio\n\n\nasync def ask():\n    return 1\n\n\nasyncio.run(ask())\n",
     "looks for a loop": (
@@ -246,7 +289,7 @@ def check(project: Project) -> dict[str, Any]:
         stdout=subprocess.PIPE,
         check=False,
     )
-    report: dict[str, Any] = json.loads(done.stdout)
+    report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return report
 
 

@@ -38,7 +38,7 @@ def checked(project: Project) -> dict[str, Json | None]:
         env=environment(),
         check=False,
     )
-    modules = json.loads(done.stdout)["modules"]
+    modules = json.loads(done.stdout.splitlines()[-1])["modules"]
     assert done.returncode == (78 if any(module["error"] for module in modules) else 0)
     return {module["module"]: module["error"] for module in modules}
 

@@ -1,6 +1,6 @@
 """The entry point: `python -P -m stackshiftd.worker`, with descriptors from the daemon or a keeper
 (`--fd N OUT ERR LOG [LEASE]`), with `--stdio [--project DIR]` on another host, or with
-`--check PROJECT` from the command line."""
+`--check PROJECT [MODULES]` from the command line."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if __name__ == "__main__":
         case ["--stdio", *project]:
             keeper = [sys.executable, "-P", "-m", "stackshiftd.keeper", *project]
             os.execv(sys.executable, keeper)
-        case ["--check", root]:
+        case ["--check", root, *deadly]:
             from stackshiftd.worker.check import check
 
-            sys.exit(check(Path(root)))
+            sys.exit(check(Path(root), *deadly))
         case _:
             sys.exit(
                 "usage: python -m stackshiftd.worker --fd SOCKET OUT ERR LOG [LEASE]"
-                " | --stdio [--project DIR] | --check PROJECT"
+                " | --stdio [--project DIR] | --check PROJECT [MODULES]"
             )

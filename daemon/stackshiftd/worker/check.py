@@ -23,8 +23,10 @@ from stackshiftd.worker.job_names import without_job
 from stackshiftd.worker.output.streams import OwnLog
 
 
-def check(root: Path) -> int:
-    """Print one object `{modules: [{module, file, jobs, schedules, error}]}` on standard output.
+def check(root: Path, deadly: str = "{}") -> int:
+    """Print one object `{modules: [{module, file, jobs, schedules, error}]}` on standard output,
+    and before it, for whoever wants to know where this process ended, `{importing}` for each module
+    that is imported. `deadly` is an object: module → why it is not to be.
 
     Returns the exit status: 0, or 78 if any module failed, or has a job that names one which does
     not exist, or a schedule that has no ticks in this project. If the configuration is invalid,
@@ -41,7 +43,11 @@ def check(root: Path) -> int:
         return bad.exit_status
     inheritance.adopt(config.workers.umask, config.workers.nice)
     jobs = list(config.project.jobs)
-    facts, failed = loader.import_project(root, jobs, OwnLog(2))
+
+    def importing(module: str) -> None:
+        print(json.dumps({"importing": module}), file=out, flush=True)
+
+    facts, failed = loader.import_project(root, jobs, OwnLog(2), importing, json.loads(deadly))
     for job, text in list(without_job(facts, failed)):
         failed.append(loader.invalid(registry[job], BadConfiguration(text)))
     for facts_of in facts:

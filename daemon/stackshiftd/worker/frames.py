@@ -37,7 +37,8 @@ class Hello(Frame, frozen=True):
     `slots` is the most executions at a time, `logs` the folder of the runs' logs (empty: they are
     the daemon's to keep), `payload_bytes` the largest value, `beat_seconds` the time between beats,
     `grace_ms` how long a program has to end when it is asked to, and `umask` and `nice` are those
-    of jobs. The rest is what `worker.secrets.SecretTerms` says."""
+    of jobs. `deadly` are modules not to import, with the reason. The rest is what
+    `worker.secrets.SecretTerms` says."""
 
     worker: str
     project: str
@@ -53,6 +54,7 @@ class Hello(Frame, frozen=True):
     secret_env: tuple[str, ...] = ("*",)
     secret_files: tuple[str, ...] = (".",)
     redact: tuple[str, ...] = ()
+    deadly: dict[str, str] = {}
 
 
 class Recall(Frame, frozen=True):

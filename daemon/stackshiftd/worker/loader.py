@@ -11,11 +11,11 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec import Raw
@@ -47,12 +47,15 @@ from stackshiftd.worker.output.streams import OwnLog
 from stackshiftd.worker.scripts.discovery import load_script
 from stackshiftd.worker.secrets import unresolved
 
+NO_MODULES: Final[Mapping[str, str]] = {}
+
 
 def import_project(
     project: Path,
     jobs: list[str],
     own: OwnLog,
     importing: Callable[[str], None] = lambda _module: None,
+    deadly: Mapping[str, str] = NO_MODULES,
 ) -> tuple[list[JobFacts], list[FailedModule]]:
     """Make `project` the working directory and the first place to import from, take this process's
     arguments away, route what is printed (outside of runs to `own`), prepare asyncio for handlers,
@@ -67,15 +70,19 @@ def import_project(
     streams.install(own)
     thread_contexts.install()
     asyncio_order.install()
-    return load(project, jobs, importing)
+    return load(project, jobs, importing, deadly)
 
 
 def load(
-    project: Path, jobs: list[str], importing: Callable[[str], None] = lambda _module: None
+    project: Path,
+    jobs: list[str],
+    importing: Callable[[str], None] = lambda _module: None,
+    deadly: Mapping[str, str] = NO_MODULES,
 ) -> tuple[list[JobFacts], list[FailedModule]]:
     """Import all job modules of `project`; return the facts of their jobs and the failed modules.
 
-    `importing` is called with the name of each module before it is imported.
+    `importing` is called with the name of each module before it is imported. `deadly` are modules
+    that have failed elsewhere already, with the reason: their import would end this process.
     """
     failed: list[FailedModule] = []
     ambiguous: dict[str, TwoJobsOneName] = {}
@@ -85,6 +92,12 @@ def load(
                 FailedModule(entry, str(project / entry), 0, "FileNotFoundError", "does not exist")
             )
     for source in sources(project, jobs):
+        if source.module in deadly:
+            reason = deadly[source.module]
+            failed.append(
+                FailedModule(source.module, readable(str(source.file)), 0, "WorkerDied", reason)
+            )
+            continue
         importing(source.module)
         try:
             if source.is_script:

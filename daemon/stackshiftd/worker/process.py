@@ -241,7 +241,11 @@ class Worker:
         project = Path(hello.project)
         files = code_files.read_sources(project, hello.jobs)
         jobs, failed = loader.import_project(
-            project, hello.jobs, own, lambda module: self._pipe.send(Importing(module))
+            project,
+            hello.jobs,
+            own,
+            lambda module: self._pipe.send(Importing(module)),
+            hello.deadly,
         )
         files = code_files.read_imported(project) | files
         directory.install(hello.project)

@@ -27,6 +27,7 @@ from stackshiftd.core import commands as c
 from stackshiftd.shell.cluster.opening import Offer
 from stackshiftd.shell.tuning import Tuning
 from stackshiftd.shell.workers import orders
+from stackshiftd.shell.workers.deadly_modules import DeadlyModules
 from stackshiftd.shell.workers.hosts.far_host import Hosts
 from stackshiftd.shell.workers.hosts.host_link import HostLink
 from stackshiftd.shell.workers.hosts.joined import JoinedLink
@@ -91,6 +92,7 @@ class Pool:
         # Not the loop's own threads: an ending may take as long as the grace, and others need them.
         self._enders = ThreadPoolExecutor(MAX_ENDINGS, "ending")
         self.links: dict[str, WorkerLink] = {}
+        self._deadly = DeadlyModules()
 
     # --- Starting -------------------------------------------------------------------------
 
@@ -146,6 +148,7 @@ class Pool:
         """Let the worker that was on trial take over, with new ones like it for all others, which
         finish what they hold."""
         trial.trial = None
+        self._deadly.forget()
         links = [link for link in self.links.values() if link is not trial and not link.gone]
         has_place = False
         for link in links:
@@ -264,7 +267,10 @@ class Pool:
         self.links[link.id] = link
         link.open()
         hello = orders.hello(self._config, self.logs, link.id, self.beat_seconds)
-        link.post(msgspec.structs.replace(hello, slots=link.offered or hello.slots))
+        # A worker on trial is to try all modules.
+        deadly = self._deadly.found if link.trial is None else {}
+        hello = msgspec.structs.replace(hello, slots=link.offered or hello.slots, deadly=deadly)
+        link.post(hello)
 
     def _watch(self, link: WorkerLink) -> None:
         """Have the end of the process noticed; where there is no descriptor for that, `_listen`
@@ -319,6 +325,7 @@ class Pool:
         elif isinstance(frame, Greeting):
             if link.trial is None:
                 link.importing = ""
+                self._deadly.survived()
             link.slots = link.offered or self._config.workers.slots
             link.ready = True
             self._ears.greeted(link, frame)
@@ -484,6 +491,8 @@ class Pool:
         status = await asyncio.to_thread(link.process.wait)
         if self._closing:
             return
+        if not link.dismissal:
+            self._note_deadly(link, status)
         level = logging.INFO if link.retired or link.trial is not None else logging.WARNING
         # One that we have killed has the status of any that was killed, for lack of memory too.
         how = (
@@ -494,6 +503,13 @@ class Pool:
             self._ears.vacant()
         elif not link.replaced and link.trial is None:
             await self._respawn(link.queue, link.host)
+
+    def _note_deadly(self, link: WorkerLink, status: int) -> None:
+        """Note the module that a worker was importing when it ended by itself, if it was."""
+        if link.ready or not link.importing or link.trial is not None or link.host.is_far:
+            return
+        if self._deadly.died(link.importing, link.manner(status)):
+            link.host.early_deaths = 0  # Their reason is known, and over.
 
     async def _respawn(self, queue: str, host: Host) -> None:
         """Start a worker, however often that takes."""
