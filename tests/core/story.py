@@ -117,6 +117,7 @@ class Story:
         on_failure: r.FollowUp | None = None,
         on_success: r.FollowUp | None = None,
         max_runtime: str | None = None,
+        labels: dict[str, str] | None = None,
     ) -> str:
         """Start a run; returns its id, or that of the run that owns one of its keys."""
         self.jobs.setdefault(job, "code-1")
@@ -138,6 +139,7 @@ class Story:
                 digest=canonical(value).decode() if key is not None else "",
                 unique=unique,
                 on_duplicate=on_duplicate,
+                labels=labels or {},
                 ttl_ms=milliseconds(ttl) if ttl is not None else 0,
                 deadline_ms=milliseconds(deadline) if deadline is not None else 0,
                 after=[self._predecessor(run) for run in after],

@@ -78,16 +78,6 @@ class Why(NamedTuple):
     owner: str = ""
 
 
-def shown_status(run: Run) -> Status:
-    """The status that people see: a suspended run is `retrying` if all its waits are backoffs of
-    steps."""
-    if run.status is Status.WAITING:
-        pending = [step.phase for step in run.calls.values() if step.phase in PENDING]
-        if pending and all(phase is Phase.RETRYING for phase in pending):
-            return Status.RETRYING
-    return run.status
-
-
 def why(state: State, run: Run, fleet: Fleet, now_us: int) -> Why:
     """Why `run` is where it is at `now_us`, and what becomes of it if it stays there."""
     reason = _why(state, run, fleet, now_us)
@@ -313,7 +303,7 @@ def _behind(state: State, run: Run) -> Why:
     """Why a run that begins after others has not begun."""
     first = state.latest(run.after[0])
     predecessor = first.id if first is not None else run.after[0]
-    status = f" ({shown_status(first).value})" if first is not None else ""
+    status = f" ({first.shown_status.value})" if first is not None else ""
     text = f"begins after {predecessor}{status}{_more(len(run.after))}"
     return Why("waiting_run", text, "run", run=predecessor)
 
@@ -334,7 +324,7 @@ def _call(state: State, name: str, step: Call, more: str, now_us: int) -> Why:
         return Why("retrying", text, "retry", name, step.due_us)
     if step.kind is CallKind.CHILD:
         child = state.latest(step.awaited)
-        status = f" ({shown_status(child).value})" if child is not None else ""
+        status = f" ({child.shown_status.value})" if child is not None else ""
         awaited = child.id if child is not None else step.child or ""
         until = f" until {_at(step.due_us, now_us)}" if step.due_us else ""
         text = f"waiting for {awaited}{status}{until}{more}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from core.histories.index_audit import audit_index
 from core.histories.state_audit import audit_lines, audit_stored
 from stackshiftd.core.decide.gentle import unfinished
 from stackshiftd.core.state.alerts import MOST_NAMED, OVERFLOW, group_id, is_message
@@ -41,6 +42,7 @@ def audit(state: State) -> None:
     assert due <= set(state.timers)
     assert not state.timers or state.timers[0] in due, "the first timer must be live"
 
+    audit_index(state)
     audit_stored(state)
     _audit_alerts(state)
     assert state.dead == sum(run.status is Status.FAILED for run in runs)

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from core.histories.audit import audit
+from core.histories.index_audit import audit_lists
 from core.story import ONCE, STEADY, Story
 from stackshift_jobs.errors import Conflict, NotFound
 from stackshift_jobs.values.durations import from_rfc3339
@@ -40,6 +41,12 @@ KEYS: Final = ("", "", "k1", "k2")
 UNIQUE: Final = ("", "", "", "u1", "u2")
 LIMITS: Final = (None, None, None, None, None, None, "1s", "5m")
 """For a run to begin, or to end."""
+LABELS: Final[tuple[dict[str, str], ...]] = (
+    {},
+    {"env": "shop"},
+    {"env": "test"},
+    {"env": "shop", "a": "7"},
+)
 RATES: Final = ((0, 0), (7, 3000), (1, 10_000))
 """Starts, in so many milliseconds; none, for no rate."""
 ALERTS: Final = ["failed", "recovered", "late", "missing", "daemon_stopped"]
@@ -115,6 +122,7 @@ class Histories(RuleBasedStateMachine):
                 on_failure=FOLLOW_UP if pick % 11 < 3 else None,
                 on_success=FOLLOW_UP if pick % 13 < 2 else None,
                 max_runtime=LIMITS[pick // 3 % len(LIMITS)],
+                labels=LABELS[pick % len(LABELS)],
                 ttl=LIMITS[pick % len(LIMITS)],
                 deadline=LIMITS[pick // 9 % len(LIMITS)],
             )
@@ -681,7 +689,9 @@ class Histories(RuleBasedStateMachine):
             assert state_hash(story.via_snapshot(at)) == live
         loaded = load(story.snapshot(story.state.seq)).state
         assert state_hash(loaded) == live
-        audit(loaded)
+        for state in (story.state, loaded):
+            audit(state)
+            audit_lists(state, random.Random(state.seq))
 
     def let_all_end(self) -> None:
         """Work conserves: with slots, time and jobs enough, every run ends."""

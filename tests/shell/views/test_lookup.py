@@ -5,8 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
-from stackshiftd.core.state.order import Order
-from stackshiftd.core.state.state import Status
+from stackshiftd.core.state.state import State, Status
 from stackshiftd.history.index import History
 from stackshiftd.shell.views.lookup import Lookup, RunFilters
 
@@ -16,7 +15,8 @@ def run(number: int, status: Status = Status.QUEUED) -> Any:
     id = f"run_{number:026d}"
     facts: dict[str, Any] = {"job": "hello", "queue": "default", "labels": {}}
     facts |= dict.fromkeys(("parent", "forked_from"))
-    return SimpleNamespace(id=id, created_seq=number, created_us=number, status=status, **facts)
+    facts |= {"status": status, "shown_status": status}
+    return SimpleNamespace(id=id, created_seq=number, created_us=number, **facts)
 
 
 def listed(lookup: Lookup) -> list[int]:
@@ -28,12 +28,10 @@ def test_run_whose_end_is_not_durable_yet_is_found() -> None:
     """It has left the state, and the history does not have it: by the end of its id, as `@last` and
     `@failed`, and in its place in lists, it is there all the same."""
     live, ending = [run(1), run(2), run(4)], [run(3, Status.FAILED), run(5, Status.FAILED)]
-    order = Order()
+    state = State()
+    state.seq = 9
     for each in live:
-        order.add(each.created_seq, each.id)
-    state = SimpleNamespace(
-        runs={each.id: each for each in live}, executions={}, order=order, seq=9
-    )
+        state.enter(each)
     departures = SimpleNamespace(finishing={each.id: each for each in ending})
     engine = SimpleNamespace(state=state, departures=departures)
     history = History(None, "jrn_1", 0)

@@ -112,7 +112,7 @@ def rebuilt(entries: Iterable[r.Entry]) -> Iterator[Run]:
         state.seq = entry.seq - 1
         state.now_us = min(state.now_us, entry.at_us)  # It may have been set back in between.
         if run is not None:
-            state.runs[run.id] = run  # It left memory each time it finished.
+            state.enter(run)  # It left memory each time it finished.
         fold(state, entry)
         run = run or state.runs[entry.record.run]  # type: ignore[union-attr,index]
         yield run

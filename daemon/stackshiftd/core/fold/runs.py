@@ -237,6 +237,7 @@ def _labelled(state: State, entry: r.Entry, record: r.RunLabelled) -> None:
     run = state.runs[record.run]
     if run.first_labels is None:
         run.first_labels = run.labels
+    state.index.change(run)
     run.labels = run.labels | record.labels
     remember(state, record.run, record.step, entry, b"null")
 
@@ -392,9 +393,12 @@ def _without(steps: dict[str, T], forgotten: list[str]) -> dict[str, T]:
 
 
 def _removed(state: State, _entry: r.Entry, record: r.RunRemoved) -> None:
-    run = state.runs.pop(record.run, None)
-    if run is not None and run.status is Status.FAILED:
+    run = state.runs.get(record.run)
+    if run is None:
+        return
+    if run.status is Status.FAILED:
         _count_dead(state, run, -1)
+    state.leave(run.id)
 
 
 def _discarded(state: State, _entry: r.Entry, record: r.RunDiscarded) -> None:

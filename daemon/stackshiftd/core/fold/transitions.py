@@ -42,7 +42,7 @@ MOVES: Final[dict[tuple[Status, str], Status]] = {
 
 
 def move(state: State, run: Run, kind: str) -> None:
-    """Change the run's status by the table, and keep the indexes of ready and held runs correct."""
+    """Change the run's status by the table, and keep the indexes of runs correct."""
     target = MOVES.get((run.status, kind))
     assert target is not None, f"{run.id}: {kind} while {run.status}"
     was_ready = run.status is S.QUEUED and not run.token
@@ -50,6 +50,8 @@ def move(state: State, run: Run, kind: str) -> None:
         state.held[run.job].pop(run.id, None)
         if not state.held[run.job]:
             del state.held[run.job]
+    if run.id not in state.index.fresh:
+        state.index.change(run)
     run.status = target
     if was_ready:
         state.unready(run)

@@ -47,6 +47,10 @@ class Order:
             self._seqs = array("q", (self._seqs[at] for at in kept))
             self._ids = [self._ids[at] for at in kept]
 
+    def run(self, seq: int) -> str:
+        """The id of the run in memory that the record `seq` created."""
+        return self._ids[bisect_left(self._seqs, seq)]
+
     def before(self, seq: int | None, count: int) -> list[tuple[int, str]]:
         """The last `count` runs, with their sequence numbers, that were created before `seq` (None:
         of all), newest first. Some may have left memory."""

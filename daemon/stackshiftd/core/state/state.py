@@ -5,10 +5,10 @@ Laws:
 - Only `fold` changes a `State`; everyone else reads it.
 - A run is in memory while it is unfinished, while its handler still executes, or while it is in the
   dead letter. Everything else about finished runs is in the journal alone.
-- `order`, `lines`, `timers`, `awaited`, `chains`, `expiries`, `events.listening` and the lanes of
-  `queues` are indexes: they can be computed from the rest, are not part of the state's hash, and
-  exist so that nothing done for one run has to scan all runs. The head of every heap is live;
-  `fold` settles it after each change.
+- `order`, `index`, `lines`, `timers`, `awaited`, `chains`, `expiries`, `events.listening`,
+  `values.keys` and the lanes of `queues` are indexes: they can be computed from the rest, are not
+  part of the state's hash, and exist so that nothing done for one run, and no list, has to scan all
+  runs. The head of every heap is live; `fold` settles it after each change.
 - A run that is QUEUED behind another with its unique key is in no lane and no suspect.
 - The place of a queue in its line is that of `Queue.turn_at`, at the time of the last entry.
 - A body over `SPILL_BYTES` is not kept, only the sequence number of the record that contains it.
@@ -43,6 +43,7 @@ from stackshiftd.core.state.locks import Lock
 from stackshiftd.core.state.order import Order
 from stackshiftd.core.state.queues import Place, Queue
 from stackshiftd.core.state.rotation import Rotation
+from stackshiftd.core.state.run_index import RunIndex
 from stackshiftd.core.state.schedules import Schedule
 from stackshiftd.core.state.unique import UniqueKeys
 
@@ -342,6 +343,16 @@ class Run(msgspec.Struct):
         return self.status in FINISHED
 
     @property
+    def shown_status(self) -> Status:
+        """The status that people see: a suspended run is `retrying` if all its waits are backoffs
+        of steps."""
+        if self.status is Status.WAITING:
+            pending = [call.phase for call in self.calls.values() if call.phase in PENDING]
+            if pending and all(phase is Phase.RETRYING for phase in pending):
+                return Status.RETRYING
+        return self.status
+
+    @property
     def attempts_used(self) -> int:
         """Attempts that count against its budget, `retry.max_attempts`."""
         return self.attempt - self.attempts_before
@@ -416,6 +427,7 @@ class State:
         "expiries",
         "finished",
         "held",
+        "index",
         "key_expiry",
         "keys",
         "leads",
@@ -451,6 +463,7 @@ class State:
         self.runs: dict[str, Run] = {}
         self.order = Order()
         """The runs in the order of their creation."""
+        self.index: RunIndex[Run] = RunIndex(self.runs, self.order)
         self.keys: dict[str, KeyEntry] = {}
         self.key_expiry: list[tuple[int, str]] = []
         self.unique = UniqueKeys()
@@ -581,10 +594,11 @@ class State:
         """Put `run`, which was created or is back, among the runs in memory."""
         self.runs[run.id] = run
         self.order.add(run.created_seq, run.id)
+        self.index.enter(run)
 
     def leave(self, run_id: str) -> None:
         """Remove a run from memory."""
-        del self.runs[run_id]
+        self.index.leave(self.runs.pop(run_id))
         self.order.settle(self.runs)
 
     def make_ready(self, run: Run) -> None:
@@ -635,6 +649,7 @@ class State:
     def relocate(self, run: Run, queue: str, priority: int) -> None:
         """Change the queue and the priority of a run, ready or not."""
         is_ready = run.status is Status.QUEUED and not run.token
+        self.index.change(run)
         before, run.queue, run.priority = run.queue, queue, priority
         self.queue(queue)
         self.line_of(queue)

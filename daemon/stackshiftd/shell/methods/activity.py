@@ -17,7 +17,6 @@ from stackshiftd.core.decide.dead_letter import is_dead
 from stackshiftd.core.records import Entry
 from stackshiftd.core.state.entries import PAGE_BYTES, encode
 from stackshiftd.core.state.state import Phase, Run, Status
-from stackshiftd.core.why import shown_status
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.params import Params, Reads, within
 from stackshiftd.shell.tally import Tally
@@ -80,7 +79,7 @@ class Activity:
         for at in range(0, len(runs), LOOKS):
             found = []
             for run in runs[at : at + LOOKS]:
-                status = shown_status(run)
+                status = run.shown_status
                 if not run.finished:
                     counts[status.value] += 1
                 if _is_listed(run, status, params) and (not params.dead or is_dead(state, run)):
@@ -127,7 +126,7 @@ class Activity:
             "id": run.id,
             "job": run.job,
             "queue": run.queue,
-            "status": shown_status(run).value,
+            "status": run.shown_status.value,
             "attempt": run.attempt,
             "max_attempts": run.retry.max_attempts,
             "created_at": rfc3339(run.created_us),

@@ -19,12 +19,11 @@ from stackshift_jobs.values.durations import rfc3339
 from stackshift_jobs.values.limits import FINISHED
 from stackshiftd.core import commands as c
 from stackshiftd.core.state.state import Run, Status
-from stackshiftd.core.why import shown_status
 from stackshiftd.history.rows import RunRow
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.methods.run_changes import cancel_command
 from stackshiftd.shell.params import Answer, Table, sequence_number, within
-from stackshiftd.shell.views.lookup import LOOKS, Lookup, RunFilters
+from stackshiftd.shell.views.lookup import Lookup, RunFilters
 from stackshiftd.shell.work import Work
 
 MAX_PAGE: Final = 1000
@@ -121,7 +120,7 @@ class BulkChanges:
             if run is None:
                 yield None
                 continue
-            status = run.status if isinstance(run, RunRow) else shown_status(run).value
+            status = run.status if isinstance(run, RunRow) else run.shown_status.value
             if status in change.statuses and run.created_us <= until_us:
                 chosen.append((run.id, run.created_seq))
                 if len(chosen) == limit:
@@ -137,14 +136,9 @@ class BulkChanges:
         return self._lookup.newest_first(wanted, before)
 
     def _unfinished(self, wanted: ManyRuns, before: int | None) -> Iterator[Run | None]:
-        since_us = wanted.since_us
-        for looked, run in enumerate(self._lookup.in_memory(before), 1):
-            if run.created_us < since_us:
-                return
-            if not run.finished and wanted.fits(run):
+        for run in self._lookup.live_runs(wanted, before):
+            if run is None or not run.finished:
                 yield run
-            if looked % LOOKS == 0:
-                yield None
 
 
 def _collector(results: list[Any], index: int, run: str) -> Answer:

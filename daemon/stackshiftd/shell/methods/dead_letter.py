@@ -14,7 +14,8 @@ from stackshift_jobs.errors import StackshiftError, Usage
 from stackshift_jobs.values.durations import parse_time, rfc3339
 from stackshiftd.core import commands as c
 from stackshiftd.core.decide.dead_letter import is_dead, not_dead
-from stackshiftd.core.state.state import Run
+from stackshiftd.core.state.run_index import RunCriteria
+from stackshiftd.core.state.state import Run, Status
 from stackshiftd.history.index import Rebuilding
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.params import Answer, Params, Reads, Table, sequence_number
@@ -23,10 +24,9 @@ from stackshiftd.shell.views.run import View
 from stackshiftd.shell.work import Work
 
 MAX_PAGE: Final = 1000
-LOOKS: Final = 256
-"""Runs that are looked at in one part of the work."""
 ACTS: Final = 8
 """Runs that are looked up, retried or discarded in one part of the work."""
+_FAILED: Final = frozenset((Status.FAILED.value,))
 
 
 class CountDead(Params):
@@ -67,10 +67,11 @@ class DeadLetter:
         counting."""
         count = 0
         at_us = self._engine.now_us()
-        for looked, run in enumerate(self._lookup.in_memory(), 1):
-            count += is_dead(self._engine.state, run) and _matches(run, params.queue, params.job)
-            if looked % LOOKS == 0:
+        for run in self._lookup.in_memory(RunCriteria(params.job, params.queue, _FAILED)):
+            if run is None:
                 yield None
+            else:
+                count += is_dead(self._engine.state, run)
         return {"count": count, "at": rfc3339(at_us)}
 
     def retry(self, params: ActOnDead, answer: Answer) -> Work:
@@ -126,14 +127,11 @@ class DeadLetter:
         until_us = parse_time(params.until) if params.until is not None else None
         state = self._engine.state
         runs: list[Run] = []
-        for looked, run in enumerate(self._lookup.in_memory(before), 1):
-            if looked % LOOKS == 0:
+        wanted = RunCriteria(params.job, params.queue, _FAILED)
+        for run in self._lookup.in_memory(wanted, before):
+            if run is None:
                 yield None
-            if (
-                is_dead(state, run)
-                and (until_us is None or run.finished_us <= until_us)
-                and _matches(run, params.queue, params.job)
-            ):
+            elif is_dead(state, run) and (until_us is None or run.finished_us <= until_us):
                 runs.append(run)
                 if len(runs) == params.limit:
                     break
@@ -146,10 +144,6 @@ class DeadLetter:
         if run is None or not is_dead(self._engine.state, run):
             raise not_dead(run_id, self._view.status(run_id) or "no longer kept")
         return run_id
-
-
-def _matches(run: Run, queue: str | None, job: str | None) -> bool:
-    return queue in (None, run.queue) and job in (None, run.job)
 
 
 def _collector(results: list[Any], index: int, run: str) -> Answer:

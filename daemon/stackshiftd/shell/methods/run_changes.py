@@ -18,7 +18,6 @@ from stackshiftd.core.decide.rerun import Plan, fork_plan
 from stackshiftd.core.effects import Changed, Rerun
 from stackshiftd.core.fold.fold import rebuild
 from stackshiftd.core.state.state import Status
-from stackshiftd.core.why import shown_status
 from stackshiftd.shell.catalog import Catalog, due
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.params import Answer, NameRun, Params, Table, within
@@ -118,7 +117,7 @@ class RunChanges:
             live = self._engine.state.runs.get(run_id)
             cancelling = cancelling_object(live) if live is not None else None
             if isinstance(reply, Changed) and live is not None and cancelling is not None:
-                shown = {"id": run_id, "status": shown_status(live).value}
+                shown = {"id": run_id, "status": live.shown_status.value}
                 answer({**shown, "changed": reply.changed, "cancelling": cancelling})
             elif isinstance(reply, Changed):
                 status = "cancelled" if reply.changed else before
@@ -159,7 +158,7 @@ class RunChanges:
         run = self._engine.state.runs[command.run]
         due_us = run.retry_us if run.status is Status.RETRYING else run.scheduled_us
         seen |= {
-            "status": shown_status(run).value,
+            "status": run.shown_status.value,
             "scheduled_at": rfc3339(due_us) if due_us else None,
         }
 

@@ -17,7 +17,6 @@ from msgspec import Raw
 from stackshift_jobs.errors import Usage
 from stackshift_jobs.values.names import one_of
 from stackshiftd.core.state.entries import PAGE_BYTES, encode
-from stackshiftd.core.why import shown_status
 from stackshiftd.history.rows import RunRow
 from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.methods.run_waits import RunWaits
@@ -142,7 +141,7 @@ class RunQueries:
             if run is None:
                 yield None
             elif params.by in (None, "status"):
-                counts[run.status if isinstance(run, RunRow) else shown_status(run).value] += 1
+                counts[run.status if isinstance(run, RunRow) else run.shown_status.value] += 1
             else:
                 counts[run.job if params.by == "job" else run.queue] += 1
         shown = dict(counts.most_common()) if params.by else None

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from stackshiftd.core.state.state import Body, Run, Status
-from stackshiftd.core.why import shown_status
 from stackshiftd.history.rows import RunRow
 from stackshiftd.shell.methods.waiters import Wait, Waiters
 from stackshiftd.shell.params import Answer
@@ -64,7 +63,7 @@ class RunWaits:
             self._drop(run.id, run_wait)
             self._waiters.close(run_wait.wait)
             run_wait.wait.answer(
-                {"timed_out": True, "run": run.id, "status": shown_status(run).value}
+                {"timed_out": True, "run": run.id, "status": run.shown_status.value}
             )
 
     def _drop(self, run: str, run_wait: _RunWait) -> None:

@@ -23,18 +23,18 @@ from stackshiftd.core import records as r
 from stackshiftd.core.commands import StartRun
 from stackshiftd.core.records import Entry, entry_from_json, entry_json
 from stackshiftd.core.snapshot import entries_of
+from stackshiftd.core.state.run_index import EVERY, RunCriteria
 from stackshiftd.core.state.state import Run, Status
-from stackshiftd.core.why import shown_status
 from stackshiftd.history.index import History
 from stackshiftd.history.rows import Ended, RunRow, ended
 from stackshiftd.history.table import Filters
 from stackshiftd.shell.engine import Engine
-from stackshiftd.shell.params import STATUSES, Params, statuses_in
+from stackshiftd.shell.params import Params, statuses_in
 
 MIN_SUFFIX = 4
 _SHORTENED: Final = re.compile(r"^run_(…|\.\.\.)")
 LOOKS: Final = 128
-"""Runs in memory that are looked at in one part of a search."""
+"""Runs in memory that one part of a search leads to, at most."""
 ROWS: Final = 32
 """Rows that are read from the history in one part."""
 SPAN: Final = 16_384
@@ -46,14 +46,9 @@ LOOK_BACK = 100
 """How many failed runs that were retried `@failed` skips at most."""
 
 
+_DEAD: Final = frozenset((Status.FAILED.value,))
 _END: Final = object()
 """Stands for the next run of a source that has no more."""
-
-
-_WHILE_EXECUTING: Final = frozenset(
-    status.value for status in (Status.RUNNING, Status.COMPLETED, Status.CANCELLED)
-)
-"""A run in memory has one of these only while a worker executes it."""
 
 
 class RunFilters(Params):
@@ -86,17 +81,14 @@ class RunFilters(Params):
         """`until` in µs since 1970; None without it. Raises `Usage`."""
         return parse_time(self.until) if self.until is not None else None
 
-    def fits(self, run: Run) -> bool:
-        """Is `run`, which is in memory, wanted, whenever it was created?"""
+    @property
+    def in_memory(self) -> RunCriteria:
+        """What a run in memory has to be, whenever it was created. Raises `Usage`."""
         statuses = self.statuses
-        return (
-            self.job in (None, run.job)
-            and self.queue in (None, run.queue)
-            and (statuses is None or shown_status(run).value in statuses)
-            and self.parent in (None, run.parent)
-            and self.forked_from in (None, run.forked_from)
-            and (not self.dead or run.status is Status.FAILED)
-            and all(run.labels.get(k) == v for k, v in (self.labels or {}).items())
+        if self.dead:
+            statuses = _DEAD if statuses is None else statuses & _DEAD
+        return RunCriteria(
+            self.job, self.queue, statuses, self.labels or None, self.parent, self.forked_from
         )
 
     @property
@@ -158,7 +150,9 @@ class Lookup:
                 newest = (row.created_seq, row.id)
                 break
         leaving = sorted(self._engine.departures.finishing.values(), key=_newest_first)
-        for run in heapq.merge(self.in_memory(), leaving, key=_newest_first):
+        criteria = RunCriteria(statuses=statuses)
+        live_runs = (run for run in self.in_memory(criteria) if run is not None)
+        for run in heapq.merge(live_runs, leaving, key=_newest_first):
             if (
                 run.parent is None
                 and run.job != NOTIFY_JOB
@@ -174,15 +168,17 @@ class Lookup:
             )
         return newest[1]
 
-    def in_memory(self, before: int | None = None) -> Iterator[Run]:
-        """The runs in memory that were created before the record `before` (None: all), newest (by
-        creation) first. Runs may come and go meanwhile."""
-        while found := self._engine.state.order.before(before, LOOKS):
-            for _, run_id in found:
-                run = self._engine.state.runs.get(run_id)
-                if run is not None:
+    def in_memory(
+        self, wanted: RunCriteria = EVERY, before: int | None = None
+    ) -> Iterator[Run | None]:
+        """The runs in memory that are `wanted` and were created before the record `before` (None:
+        whenever), newest (by creation) first. In parts; runs may come and go meanwhile."""
+        while found := self._engine.state.index.newest(wanted, before, LOOKS):
+            before = found[-1].created_seq
+            for run in found:
+                if run.id in self._engine.state.runs and wanted.fit(run):
                     yield run
-            before = found[-1][0]
+            yield None
 
     def named(self, wanted: Filtering) -> Filtering:
         """`wanted`, checked, in which the runs are named by their ids. Raises what `resolve`
@@ -201,7 +197,7 @@ class Lookup:
         since_us, until_us = wanted.since_us, wanted.until_us
         sources: list[Iterator[Run | RunRow | None]] = [
             self._leaving(wanted, since_us, before),
-            self._live(wanted, since_us, before),
+            self.live_runs(wanted, before),
         ]
         if not wanted.dead:
             sources.append(self._finished(wanted, since_us, before))
@@ -227,31 +223,20 @@ class Lookup:
         self, wanted: RunFilters, since_us: int, before: int | None
     ) -> Iterator[Run | None]:
         """The runs that have left the state and whose last record is not durable yet."""
+        criteria = wanted.in_memory
         for run in sorted(self._engine.departures.finishing.values(), key=_newest_first):
             is_before = before is None or run.created_seq < before
-            if is_before and run.created_us >= since_us and wanted.fits(run):
+            if is_before and run.created_us >= since_us and criteria.fit(run):
                 yield run
 
-    def _live(self, wanted: RunFilters, since_us: int, before: int | None) -> Iterator[Run | None]:
-        runs = self.in_memory(before)
-        if (wanted.statuses or STATUSES) <= _WHILE_EXECUTING:
-            # Few runs are executing, but very many may be waiting behind them.
-            executing = self._executing()
-            runs = (run for run in executing if before is None or run.created_seq < before)
-        for looked, run in enumerate(runs, 1):
-            if run.created_us < since_us:
+    def live_runs(self, wanted: RunFilters, before: int | None = None) -> Iterator[Run | None]:
+        """The runs in memory that are `wanted`, in which runs are named by their ids, and were
+        created before the record `before`, newest (by creation) first; in parts."""
+        since_us = wanted.since_us
+        for run in self.in_memory(wanted.in_memory, before):
+            if run is not None and run.created_us < since_us:
                 return
-            if wanted.fits(run):
-                yield run
-            if looked % LOOKS == 0:
-                yield None
-
-    def _executing(self) -> list[Run]:
-        """The runs that workers are executing, newest (by creation) first: no more than there are
-        slots."""
-        state = self._engine.state
-        executing = [state.runs[run] for runs in state.executions.values() for run in runs]
-        return sorted(executing, key=_newest_first)
+            yield run
 
     def _finished(
         self, wanted: RunFilters, since_us: int, before: int | None

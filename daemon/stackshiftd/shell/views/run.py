@@ -20,7 +20,6 @@ from stackshiftd.core.why import (
     Why,
     cancelled_code,
     cancelled_text,
-    shown_status,
     standing_still,
     why,
 )
@@ -98,7 +97,7 @@ class View:
         """The status of a run; None if it has finished and is no longer kept."""
         live = self._lookup.live(run_id)
         if live is not None:
-            return shown_status(live).value
+            return live.shown_status.value
         row = self._lookup.row(run_id)
         return row.status if row is not None else None
 
@@ -136,7 +135,7 @@ class View:
             "id": run.id,
             "job": run.job,
             "queue": run.queue,
-            "status": shown_status(run).value,
+            "status": run.shown_status.value,
             "attempt": run.attempt,
             "max_attempts": run.retry.max_attempts,
             "priority": run.priority,
