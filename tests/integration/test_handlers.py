@@ -450,3 +450,39 @@ def test_threads_that_a_step_asks_for_keep_none_from_other_steps(make_project: M
     assert project.finish(project.begin("modest"))["result"] == "done"
     project.open("let go")
     assert project.finish(hogs)["status"] == "completed"
+
+
+STOPS = """
+@stackshift.job("stops")
+async def stops(ctx):
+    async def stop():
+        asyncio.get_running_loop().stop()
+        await asyncio.sleep(0)
+        return note("stopped", ctx.run_id)
+    await ctx.step.run("stop", stop)
+    await ctx.step.run("after", note, "after", ctx.run_id)
+
+
+@stackshift.job("beside")
+async def beside(ctx):
+    await ctx.step.run("held", agate, "held")
+    await ctx.step.run("done", note, "done", ctx.run_id)
+"""
+
+
+def test_function_that_stops_its_loop_ends_no_worker(make_project: Make) -> None:
+    """The loop is the worker's: all runs in it would be executed again."""
+    project = make_project(STOPS)
+    project.start()
+    beside = project.begin("beside")
+    project.at("held")
+    stops = project.finish(project.begin("stops"))
+    project.open("held")
+    assert project.finish(beside)["status"] == stops["status"] == "completed"
+    assert project.witness() == [
+        "at held",
+        f"stopped {stops['id']}",
+        f"after {stops['id']}",
+        f"done {beside}",
+    ]
+    assert "attempt.lost" not in {*kinds(stops), *kinds(project.get(beside))}

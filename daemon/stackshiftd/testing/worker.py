@@ -20,13 +20,14 @@ from stackshift_jobs.handler import ops
 from stackshift_jobs.handler.replay import Unwinding
 from stackshift_jobs.programs.processes import ProcessGroup
 from stackshiftd.testing.crashes import AFTER_RECORD, BEFORE_RECORD, BEFORE_STEP, Crashes
+from stackshiftd.worker import step_functions
 from stackshiftd.worker.execution import Execution, Pace
 from stackshiftd.worker.frames import Greeting, Hello
 from stackshiftd.worker.loop.async_calls import Call
 from stackshiftd.worker.loop_port import LoopPort
 from stackshiftd.worker.looped import LoopedExecution
 from stackshiftd.worker.process import Worker
-from stackshiftd.worker.step_functions import Ended, task_factory
+from stackshiftd.worker.step_functions import Ended
 from stackshiftd.worker.threaded import ThreadedExecution, ThreadPort
 
 KILLED: Final = "killed"
@@ -168,7 +169,7 @@ class LocalProcess:
         self._home = home
         self._sock = theirs.dup()
         self._loop = asyncio.new_event_loop()
-        self._loop.set_task_factory(task_factory)  # type: ignore[arg-type]
+        step_functions.install(self._loop)
         self._loop.set_exception_handler(self._broke)
         self._worker = LocalWorker(self._sock, home)
         home.workers.append(self._worker)

@@ -30,7 +30,7 @@ from stackshift_jobs.values.identities import is_step, step_name
 from stackshift_jobs.values.secrets import PROCESS
 from stackshiftd.core import commands as c
 from stackshiftd.core.records import Error
-from stackshiftd.worker import code_files, directory, loader, process_copy
+from stackshiftd.worker import code_files, directory, loader, process_copy, step_functions
 from stackshiftd.worker.event_loop import new_loop
 from stackshiftd.worker.exec_job import EXEC
 from stackshiftd.worker.execution import (
@@ -81,7 +81,7 @@ from stackshiftd.worker.scripts.folder import Home
 from stackshiftd.worker.scripts.script import ScriptHandler
 from stackshiftd.worker.secrets import SecretTerms
 from stackshiftd.worker.step_calls import StepCalls
-from stackshiftd.worker.step_functions import StepFunctions, task_factory
+from stackshiftd.worker.step_functions import StepFunctions
 from stackshiftd.worker.step_tries import StepTry
 from stackshiftd.worker.threaded import ThreadedExecution, ThreadPort, Threads
 
@@ -483,9 +483,10 @@ def main(fd: int, outputs: Outputs, lease_fd: int | None = None) -> None:
         return
     loop = new_loop(worker.pipes)
     asyncio.set_event_loop(loop)
-    loop.set_task_factory(task_factory)  # type: ignore[arg-type]
+    step_functions.install(loop)
     worker.serve(loop)
-    loop.run_forever()
+    while True:  # The function of a step may have stopped it, and means its own.
+        loop.run_forever()
 
 
 def _disregard_signals() -> None:

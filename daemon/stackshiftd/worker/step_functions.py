@@ -13,9 +13,10 @@ import inspect
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context, ContextVar
-from functools import lru_cache
+from functools import lru_cache, wraps
 from types import CodeType
 from typing import Any, Final, Protocol
+from weakref import WeakSet
 
 from stackshift_jobs.callables import is_async
 from stackshift_jobs.errors import cut_off
@@ -347,7 +348,35 @@ def _seconds(op: ops.Perform) -> float | None:
     return None if op.timeout_ms is None else op.timeout_ms / 1000
 
 
-def task_factory(
+def install(loop: asyncio.AbstractEventLoop) -> None:
+    """Prepare the loop of a worker for the functions of steps. A function has it to itself, as far
+    as it can tell: what it leaves behind ends with the execution, and it sees no other tasks."""
+    loop.set_task_factory(_task_factory)  # type: ignore[arg-type]
+    _loops.add(loop)
+    if not hasattr(asyncio.all_tasks, "__wrapped__"):
+        asyncio.all_tasks = asyncio.tasks.all_tasks = _own_tasks(asyncio.all_tasks)
+
+
+_loops: Final[WeakSet[asyncio.AbstractEventLoop]] = WeakSet()
+"""The loops of workers; a process has one, a test several."""
+
+
+def _own_tasks(all_tasks: Callable[..., set[asyncio.Task[Any]]]) -> Callable[..., Any]:
+    """`asyncio.all_tasks`, which a program calls to cancel all tasks of its own. In the function of
+    a step those of other runs are none of them."""
+
+    @wraps(all_tasks)
+    def own_tasks(loop: asyncio.AbstractEventLoop | None = None) -> set[asyncio.Task[Any]]:
+        found = all_tasks(loop)
+        strays = _strays.get()
+        if strays is None or (loop or asyncio.get_running_loop()) not in _loops:
+            return found
+        return found & {*strays, asyncio.current_task(loop)}
+
+    return own_tasks
+
+
+def _task_factory(
     loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], **options: Any
 ) -> asyncio.Task[Any]:
     """Create a task on the worker's loop. One that a step's function creates ends at the latest
@@ -357,7 +386,12 @@ def task_factory(
         return asyncio.Task(coroutine, loop=loop, **options)
     task = asyncio.Task(_contained(coroutine), loop=loop, **options)
     strays.add(task)
-    task.add_done_callback(strays.discard)
+
+    def ended(task: asyncio.Task[Any]) -> None:
+        strays.discard(task)
+        coroutine.close()  # Of a task that was cancelled before its first turn, it has not begun.
+
+    task.add_done_callback(ended)
     return task
 
 
