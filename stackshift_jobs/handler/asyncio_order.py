@@ -7,6 +7,9 @@
 - `asyncio.TaskGroup` cancels the task that waits for it when one of its own fails. Before Python
   3.13 it does not always take that back, and an `asyncio.timeout` around it then raises
   `CancelledError`, which would end the handler. In a handler it does, on every version.
+- `asyncio.Lock` and its like belong to the loop on which they were first waited for, and so to one
+  pass. One that a module makes fails on the next with an error that speaks of loops; in a handler
+  it says what to do.
 
 Outside of handlers they are what they were.
 """
@@ -16,8 +19,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import sys
+from asyncio import mixins
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
+
+from stackshift_jobs.errors import InsideHandler
 
 
 def install() -> None:
@@ -29,6 +35,9 @@ def install() -> None:
     leave = asyncio.TaskGroup.__aexit__
     if sys.version_info < (3, 13) and not hasattr(leave, "__wrapped__"):
         asyncio.TaskGroup.__aexit__ = _leave_group(leave)  # type: ignore[method-assign]
+    bound: Any = mixins._LoopBoundMixin
+    if not hasattr(bound._get_loop, "__wrapped__"):
+        bound._get_loop = _loop_of_pass(bound._get_loop)
 
 
 def _replace(name: str, function: Callable[..., Any]) -> None:
@@ -82,6 +91,25 @@ def _leave_group(original: Callable[..., Any]) -> Callable[..., Any]:
             raise
 
     return __aexit__
+
+
+def _loop_of_pass(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def _get_loop(self: Any) -> Any:
+        try:
+            return original(self)
+        except RuntimeError as bad:
+            if not _in_handler():
+                raise
+            raise InsideHandler(
+                f"an asyncio.{type(self).__name__} that was made outside of the handler is shared "
+                "with other runs, or with an earlier pass of this one: who waits for it, and in "
+                "which order, is on no record",
+                hint="make it in the handler; to limit what runs do at once, use the concurrency "
+                "of a queue, ctx.state.lock(key), or do it in a step",
+            ) from bad
+
+    return _get_loop
 
 
 async def _now_or_never(fut: Awaitable[Any]) -> Any:
