@@ -5,13 +5,16 @@ The fast path and the Typer path both use this module, so a command line means t
 
 from __future__ import annotations
 
-import json
 import os
-from typing import Any, Final
 
 from stackshift_cli.arguments import Given, check_new, option
 from stackshift_jobs.errors import PayloadRefused, StackshiftError, Usage
+from stackshift_jobs.values import json_text
 from stackshift_jobs.values.limits import MAX_ATTEMPTS, MAX_PAYLOAD_BYTES, MAX_PRIORITY
+
+TYPE_CHECKING = False  # See `stackshift_jobs.errors`: loading `typing` takes too long here.
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 
 def start_params(given: Given) -> tuple[dict[str, Any], list[str]]:
@@ -184,8 +187,8 @@ def value_given(text: str) -> tuple[Any, bool]:
         except UnicodeDecodeError:
             return _load(data, "the value"), False
     try:
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
-    except json.JSONDecodeError:
+        value = _decode(text)
+    except json_text.NotJson:
         return text, text.lstrip()[:1] in ("{", "[")
     except _NoNumber as bad:
         if text.strip() != str(bad):  # Such as `[NaN]`, or `NaN of them`.
@@ -205,7 +208,7 @@ def number_given(name: str, text: str) -> int | float:
     """The number `text` given for the option `name`; raises `Usage` if it is not a finite
     number."""
     try:
-        number = json.loads(text, parse_constant=_no_constant)
+        number = _decode(text)
     except (ValueError, RecursionError):
         number = None
     if type(number) not in (int, float) or number - number != 0:
@@ -251,9 +254,7 @@ def _read(text: str, what: str) -> bytes:
 
 def _load(data: bytes, what: str) -> Any:
     try:
-        return json.loads(
-            data.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant
-        )
+        return _decode(data.decode("utf-8"))
     except (ValueError, RecursionError):
         # Not plain JSON: `strict_json` decides and words the error. Importing it takes as long as
         # the rest of a start, and a payload that passes here is checked again when it is encoded.
@@ -279,3 +280,6 @@ class _NoNumber(ValueError):
 
 def _no_constant(name: str) -> Any:
     raise _NoNumber(name)
+
+
+_decode: Final = json_text.decoder(object_pairs_hook=_object, parse_constant=_no_constant)

@@ -10,11 +10,14 @@ batch and the question of `confirm`.
 
 from __future__ import annotations
 
-import json
 import sys
-from typing import Any, Final
 
 from stackshift_jobs.errors import StackshiftError, import_error
+from stackshift_jobs.values import json_text
+
+TYPE_CHECKING = False  # See `stackshift_jobs.errors`: loading `typing` takes too long here.
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 _WHOLE: Final = ("hint: ", "as cron: ")
 """How lines begin that have a command to be typed in them."""
@@ -90,13 +93,14 @@ def failed_module(module: dict[str, Any]) -> str:
     return f"{place}{line}: {why}"
 
 
-def compact(value: Any) -> str:
-    """`value` as one line of JSON in ASCII, so that nothing in it can control a terminal."""
-    return json.dumps(value, separators=(",", ":"), default=str)
+compact: Final = json_text.encoder(ensure_ascii=True, allow_nan=True, default=str)
+"""A value as one line of JSON in ASCII, so that nothing in it can control a terminal."""
 
 
 def shown(value: Any) -> str:
     """`value` as JSON for people: text in any script is shown as it is."""
+    import json
+
     from stackshift_cli.output.safe_text import safe
 
     return safe(json.dumps(value, ensure_ascii=False, default=str))

@@ -29,12 +29,12 @@ The functions that every command calls (`read_daemon`, `socket_address`, `check_
 from __future__ import annotations
 
 # ruff: noqa: PTH112, PTH116, PTH118, PTH123 - see above
-import json
 import os
 import stat
 import sys
 
 from stackshift_jobs.errors import BadConfiguration
+from stackshift_jobs.values.json_text import loads
 
 TYPE_CHECKING = False  # See `errors`: loading `typing` takes too long here.
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def read_daemon(data_dir: str | os.PathLike[str], place: Path | None = None) -> 
     path = os.path.join(place or data_dir, DAEMON_FILE)
     try:
         with open(path, "rb") as file:
-            body = json.loads(file.read(_MAX_FILE_BYTES))
+            body = loads(file.read(_MAX_FILE_BYTES).decode())
         origin = _origin(data_dir, place)
     except PermissionError as bad:
         raise BadConfiguration(
@@ -136,6 +136,7 @@ def write_daemon(
 ) -> None:
     """Write `daemon.json` (mode 0600, atomically) in `data_dir`, or in `place`, one of
     `places_elsewhere`. Only for the daemon that holds the project's lock. Raises `OSError`."""
+    import json
     from pathlib import Path
 
     folder = place or Path(data_dir)

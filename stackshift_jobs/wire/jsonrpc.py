@@ -8,29 +8,26 @@ sent is refused here, before any part of it is sent, and no line is kept that is
 daemon of ours would send.
 
 Every command imports this module, so it imports little: `strict_json` (12 ms) is only needed for a
-value that is not obviously JSON already.
+value that is not obviously JSON already, and `json_text` stands in for `json`.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-
 from stackshift_jobs.errors import PayloadRefused, StackshiftError, from_json
+from stackshift_jobs.values import json_text
 from stackshift_jobs.values.limits import LINE_MARGIN, MAX_PAYLOAD_BYTES
 from stackshift_jobs.wire.unavailable import BROKEN, RESTART, unavailable
 
 TYPE_CHECKING = False  # See `errors`: loading `typing` takes too long here.
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any, Final
 
 MAX_LINE: Final = MAX_PAYLOAD_BYTES + LINE_MARGIN
 MAX_REPLY: Final = 256 << 20
 """A run with all of its steps and records can be larger than any request."""
 
-_encode: Final = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False
-).encode
+_encode: Final = json_text.encoder(ensure_ascii=False, allow_nan=False)
 """In UTF-8: in ASCII a value could be three times as long as the size that limits count, and so as
 the line that the daemon accepts."""
 _SURE: Final = frozenset((str, bool, type(None)))
@@ -87,7 +84,7 @@ def encode_params(params: Mapping[str, Any], place: str = "") -> bytes:
         if name == "runs" and isinstance(value, list):
             inner = b",".join(
                 encode_params(run, f"runs[{i}].")
-                if isinstance(run, Mapping)
+                if _is_mapping(run)
                 else encode_value(run, f"runs[{i}]")
                 for i, run in enumerate(value)
             )
@@ -96,6 +93,14 @@ def encode_params(params: Mapping[str, Any], place: str = "") -> bytes:
             encoded = encode_value(value, place + name)
         parts.append(_encode(name).encode("utf-8") + b":" + encoded)
     return b"{" + b",".join(parts) + b"}"
+
+
+def _is_mapping(value: Any) -> bool:
+    if type(value) is dict:
+        return True
+    from collections.abc import Mapping
+
+    return isinstance(value, Mapping)
 
 
 def encode_request(id: int, method: str, params: bytes) -> bytes:
@@ -143,7 +148,7 @@ class Notification:
 def parse(line: bytes) -> Reply | Notification:
     """The message in `line`; raises `DaemonUnavailable` if it is not a valid one."""
     try:
-        body = json.loads(line)
+        body = json_text.loads(line.decode("utf-8", "surrogatepass"))
         if "method" in body:
             return Notification(str(body["method"]), dict(body.get("params") or {}))
         id, error = body["id"], body.get("error")
