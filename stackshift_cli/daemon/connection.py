@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import select
-from collections import deque
 from time import monotonic
 
 from stackshift_jobs.errors import StackshiftError, Usage, from_json
@@ -25,13 +24,15 @@ from stackshift_jobs.wire.jsonrpc import (
 )
 from stackshift_jobs.wire.peer import peer_pid
 from stackshift_jobs.wire.unavailable import BROKEN, NO_ANSWER, unavailable
-from stackshift_jobs.wire.unix_socket import connect
+from stackshift_jobs.wire.unix_socket import reach
 
 TYPE_CHECKING = False  # See `errors`: loading `typing` takes too long here.
 if TYPE_CHECKING:
-    import socket
+    from collections import deque
     from collections.abc import Iterator, Mapping
     from typing import Any, Final
+
+    from stackshift_jobs.wire.bare_socket import socket
 
 _MAX_HELD: Final = 64 << 20
 """Bytes of messages that may wait here to be read by the caller."""
@@ -45,7 +46,7 @@ class Connection:
     """A connection for one thread: request and wait (`call`), pipeline requests (`send`,
     `receive`), follow feeds (`notifications`). All of these can be mixed."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket) -> None:
         sock.setblocking(False)
         self._sock = sock
         self._poll = select.poll()
@@ -55,14 +56,14 @@ class Connection:
         self._due: set[int] = set()
         self._given_up: set[int] = set()
         self._replies: dict[int, tuple[Reply, int]] = {}
-        self._notes: deque[tuple[Notification, int]] = deque()
+        self._notes: deque[tuple[Notification, int]] | None = None  # Until the first arrives.
         self._held = 0
         self._end: StackshiftError | None = None
 
     @classmethod
     def open(cls, data_dir: str | os.PathLike[str], *, connect_timeout: float = 5.0) -> Connection:
-        """Connect to the daemon of `data_dir`; raises what `unix_socket.connect` raises."""
-        return cls(connect(data_dir, connect_timeout))
+        """Connect to the daemon of `data_dir`; raises what `unix_socket.reach` raises."""
+        return cls(reach(data_dir, connect_timeout))
 
     def __enter__(self) -> Connection:
         return self
@@ -157,10 +158,9 @@ class Connection:
             self._take_in()
         if self._end is not None and not self._notes:
             raise self._again()
-        noticed = [(note.method, note.params) for note, _ in self._notes]
-        self._held -= sum(size for _, size in self._notes)
-        self._notes.clear()
-        return noticed
+        arrived, self._notes = self._notes or (), None
+        self._held -= sum(size for _, size in arrived)
+        return [(note.method, note.params) for note, _ in arrived]
 
     def _send(self, method: str, params: Mapping[str, Any], deadline: float | None) -> int:
         return self._send_encoded(method, encode_params(params), deadline)
@@ -238,6 +238,10 @@ class Connection:
 
     def _file(self, message: Reply | Notification, size: int) -> None:
         if isinstance(message, Notification):
+            if self._notes is None:
+                from collections import deque  # Its import costs a request more than it is worth.
+
+                self._notes = deque()
             self._notes.append((message, size))
         elif message.id is None:
             # About the whole connection (too many of them, a line too long), which then closes.

@@ -1,19 +1,20 @@
 """Connecting to the daemon's socket, and checking that it is the right one.
 
-Owns `connect`, with which both the blocking and the async connections begin. It never starts a
-daemon, and it returns no socket before the kernel has confirmed that our own user listens at the
-other end, and `daemon.json` that the daemon speaks our protocol.
+Owns `connect`, with which both the blocking and the async clients begin, and `reach`, which does
+the same for commands. It never starts a daemon, and it returns no socket before the kernel has
+confirmed that our own user listens at the other end, and `daemon.json` that the daemon speaks our
+protocol.
 """
 
 from __future__ import annotations
 
 import os
-import socket
-import struct
+import sys
 
 from stackshift_jobs.errors import DaemonUnavailable
 from stackshift_jobs.project import discovery
 from stackshift_jobs.version import PROTOCOL
+from stackshift_jobs.wire import bare_socket
 from stackshift_jobs.wire.peer import is_own_user, peer_pid, peer_uid
 from stackshift_jobs.wire.unavailable import (
     BROKEN,
@@ -29,8 +30,17 @@ from stackshift_jobs.wire.unavailable import (
     unavailable,
 )
 
+TYPE_CHECKING = False  # See `errors`: loading `typing` takes too long here.
+if TYPE_CHECKING:
+    from socket import socket
 
-def connect(data_dir: str | os.PathLike[str], timeout: float = 5.0) -> socket.socket:
+
+def connect(data_dir: str | os.PathLike[str], timeout: float = 5.0) -> socket:
+    """Connect to the daemon of `data_dir` as `reach` does, with a socket of the module `socket`."""
+    return bare_socket.full(reach(data_dir, timeout))
+
+
+def reach(data_dir: str | os.PathLike[str], timeout: float = 5.0) -> bare_socket.socket:
     """Connect to the daemon of `data_dir`, and check that it belongs to our user and speaks our
     protocol. Returns a blocking socket.
 
@@ -61,16 +71,15 @@ def connect(data_dir: str | os.PathLike[str], timeout: float = 5.0) -> socket.so
 
 def _connect(
     info: discovery.DaemonInfo, address: str, data_dir: str | os.PathLike[str], timeout: float
-) -> socket.socket:
+) -> bare_socket.socket:
     directory = os.path.dirname(address)  # noqa: PTH120 - pathlib takes 5 ms to load
     # Compared as text: if two spellings of one directory differ, it is merely checked as well.
     if directory != os.fspath(data_dir).rstrip("/") and os.path.exists(directory):  # noqa: PTH110
         discovery.check_private(directory)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = bare_socket.socket(bare_socket.AF_UNIX, bare_socket.SOCK_STREAM)
     try:
         # Not settimeout: a non-blocking connect to a full queue fails at once instead of waiting.
-        limit = struct.pack("@ll", *divmod(max(1, int(timeout * 1e6)), 1_000_000))
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        sock.setsockopt(bare_socket.SOL_SOCKET, bare_socket.SO_SNDTIMEO, _timeval(timeout))
         _reach(sock, address, data_dir, info, timeout)
         if not is_own_user(uid := peer_uid(sock)):
             raise unavailable(
@@ -92,6 +101,13 @@ def _connect(
     return sock
 
 
+def _timeval(seconds: float) -> bytes:
+    """A `struct timeval`, which is two C longs, without `struct`."""
+    size = 8 if sys.maxsize > 1 << 32 else 4
+    parts = divmod(max(1, int(seconds * 1e6)), 1_000_000)
+    return b"".join(part.to_bytes(size, sys.byteorder) for part in parts)
+
+
 def _silent(data_dir: str | os.PathLike[str]) -> DaemonUnavailable:
     pid = discovery.holder(data_dir)
     return unavailable(
@@ -104,7 +120,7 @@ def _silent(data_dir: str | os.PathLike[str]) -> DaemonUnavailable:
 
 
 def _reach(
-    sock: socket.socket,
+    sock: bare_socket.socket,
     address: str,
     data_dir: str | os.PathLike[str],
     info: discovery.DaemonInfo,
