@@ -25,7 +25,9 @@ def main() -> int:
     open_streams()
     from stackshift_cli.exit import ended
 
-    return ended(_run, _errors_as_json, bool({"-v", "--verbose"} & set(_own())))
+    status = ended(_run, _errors_as_json, bool({"-v", "--verbose"} & set(_own())))
+    gc.freeze()  # Nor does the interpreter have to look for garbage when it ends.
+    return status
 
 
 def _own() -> list[str]:

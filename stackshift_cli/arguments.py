@@ -4,24 +4,40 @@ Both parsers hand over text; it becomes values here and nowhere else. A text tha
 its option raises `Usage`, which names the option.
 """
 
-# There is no `__future__` import of annotations here: annotations that are text cost a NamedTuple a
-# millisecond of every `start`, since `typing` compiles each of them.
-
-from collections.abc import Container
-from typing import Any, NamedTuple
+from __future__ import annotations
 
 from stackshift_jobs.errors import Usage
 
+TYPE_CHECKING = False  # See `stackshift_jobs.errors`: loading `typing` takes too long here.
+if TYPE_CHECKING:
+    from collections.abc import Container
+    from typing import Any
 
-class Globals(NamedTuple):
+
+class Globals:
     """The global options; None or False where the command line does not give them."""
 
-    project: str | None = None
-    json: bool = False
-    quiet: bool = False
-    verbose: bool = False
-    color: str | None = None
-    no_start: bool = False
+    __slots__ = ("color", "json", "no_start", "project", "quiet", "verbose")
+
+    def __init__(
+        self,
+        project: str | None = None,
+        json: bool = False,
+        quiet: bool = False,
+        verbose: bool = False,
+        color: str | None = None,
+        no_start: bool = False,
+    ) -> None:
+        self.project = project
+        self.json = json
+        self.quiet = quiet
+        self.verbose = verbose
+        self.color = color
+        self.no_start = no_start
+
+    def but(self, *, json: bool, color: str | None) -> Globals:
+        """The same options with another form of output and another use of colour."""
+        return Globals(self.project, json, self.quiet, self.verbose, color, self.no_start)
 
 
 class Given:

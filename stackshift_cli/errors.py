@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
-from typing import Any
 
 from stackshift_jobs.errors import BadConfiguration, DiskFull, RunFailed, StackshiftError
+
+TYPE_CHECKING = False  # See `stackshift_jobs.errors`: loading `typing` takes too long here.
+if TYPE_CHECKING:
+    from typing import Any
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """What the system says of a disk that is full, or read-only."""

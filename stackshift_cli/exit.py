@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Callable
-from typing import TextIO
 
 from stackshift_cli.errors import DETACHED, UNWRITABLE, OutputClosed
 from stackshift_jobs.errors import DiskFull, OutputFailed, StackshiftError
+
+TYPE_CHECKING = False  # See `stackshift_jobs.errors`: loading `typing` takes too long here.
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TextIO
 
 
 def ended(command: Callable[[], int], as_json: Callable[[], bool], verbose: bool) -> int:

@@ -6,18 +6,19 @@ the project's settings take precedence. Only commands that need the file read it
 directory takes longer than a whole `start`.
 """
 
-# Without the `__future__` import of annotations, for the reason given in `arguments`.
+from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from stackshift_cli.arguments import Globals
 from stackshift_jobs.errors import BadConfiguration
 from stackshift_jobs.project.toml import parse_toml, read_config_text
 from stackshift_jobs.project.trust import TRUSTED, USER_FILE, listed, user_files
 
+TYPE_CHECKING = False  # See `stackshift_jobs.errors`: loading `typing` takes too long here.
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Any, Final
 
 KEYS: Final = {
     "default_project": "The project to use if no other is given: an absolute path.",
@@ -27,16 +28,25 @@ KEYS: Final = {
 _CHOICES: Final = {"color": ("auto", "always", "never"), "output": ("text", "json")}
 
 
-class UserConfig(NamedTuple):
+class UserConfig:
     """The settings; None where the file does not set one."""
 
-    default_project: str | None = None
-    color: str | None = None
-    output: str | None = None
-    trusted: tuple[str, ...] = ()
+    __slots__ = ("color", "default_project", "output", "trusted")
+
+    def __init__(
+        self,
+        default_project: str | None = None,
+        color: str | None = None,
+        output: str | None = None,
+        trusted: tuple[str, ...] = (),
+    ) -> None:
+        self.default_project = default_project
+        self.color = color
+        self.output = output
+        self.trusted = trusted
 
 
-def path() -> "Path":
+def path() -> Path:
     """The path of the file, whether or not it exists."""
     from pathlib import Path
 
@@ -45,7 +55,7 @@ def path() -> "Path":
     return Path(platformdirs.user_config_dir("stackshift"), USER_FILE)
 
 
-def data_folder() -> "Path":
+def data_folder() -> Path:
     """Where the platform wants a user's data of this program to be."""
     from pathlib import Path
 
@@ -84,7 +94,7 @@ def preferred(options: Globals) -> Globals:
     if not written():
         return options
     settings = load()
-    return options._replace(
+    return options.but(
         json=options.json or settings.output == "json", color=options.color or settings.color
     )
 

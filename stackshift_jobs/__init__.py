@@ -16,12 +16,12 @@ the command line, which shares this package, starts quickly.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
 from stackshift_jobs.version import __version__
 
+TYPE_CHECKING = False  # See `errors`: loading `typing` takes too long here.
 if TYPE_CHECKING:
+    from typing import Any
+
     from stackshift_jobs.client.awaited import AsyncClient
     from stackshift_jobs.client.blocking import Client, RunHandle
     from stackshift_jobs.client.default import events, queue, runs, start, start_many, state
@@ -162,6 +162,8 @@ def __getattr__(name: str) -> Any:
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
     value = getattr(import_module(f"{__name__}.{home}"), name)
     globals()[name] = value
     return value

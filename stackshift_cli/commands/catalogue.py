@@ -31,9 +31,9 @@ _RUNS: Final = argument(
 _YES: Final = option("-y/--yes", "Do not ask for confirmation.")
 _FROM: Final = option("--from S", "Forget step S and everything recorded after it.")
 _SINCE: Final = option("--since D", "Only runs created since D, a duration ago or a time.")
-_FEED_SINCE: Final = _SINCE._replace(help="Start with records since D, a duration ago or a time.")
+_FEED_SINCE: Final = _SINCE.with_help("Start with records since D, a duration ago or a time.")
 _DRY_RUN: Final = option("--dry-run", "Change nothing; show what would happen.")
-_SOME_RUNS: Final = _RUNS._replace(required=False)
+_SOME_RUNS: Final = _RUNS.optional()
 _OF_QUEUE: Final = option("--queue Q", "With --all: only runs in queue Q.")
 _OF_JOB: Final = option("--job J", "With --all: only runs of job J.")
 _FILTERS: Final = (
@@ -49,7 +49,7 @@ _FILTERS: Final = (
 _SELECTION: Final[tuple[Parameter, ...]] = (
     _SOME_RUNS,
     option("--all", "All runs that match."),
-    *(each._replace(help=f"With --all: o{each.help[1:]}") for each in _FILTERS),
+    *(each.with_help(f"With --all: o{each.help[1:]}") for each in _FILTERS),
     _YES,
 )
 _RUN_COMMANDS: Final = (
@@ -145,7 +145,7 @@ _RUN_COMMANDS: Final = (
         "runs replay",
         "runs:replay",
         "Replay runs on the code as it is now, without running a step.",
-        _RUNS._replace(required=False),
+        _RUNS.optional(),
         option("--all", "All unfinished runs."),
         option("--check", "Say what would become of them, and change nothing."),
     ),
@@ -348,7 +348,7 @@ _STATE_COMMANDS: Final = (
         "state_lists:history",
         "List the changes of a key, newest first.",
         KEY,
-        _LIMIT._replace(help="Show at most N (default 50)."),
+        _LIMIT.with_help("Show at most N (default 50)."),
     ),
     command(
         "state lock",
@@ -359,7 +359,7 @@ _STATE_COMMANDS: Final = (
         option("--ttl D", "Hold the lock for D (with COMMAND: 30s by default, renewed)."),
         option("--wait D", "Wait up to D for the lock (default: do not wait)."),
         option("--holders N", "So many may hold it at a time (default 1)."),
-        _TOKEN._replace(help="Extend the lock that has token N instead of acquiring it."),
+        _TOKEN.with_help("Extend the lock that has token N instead of acquiring it."),
     ),
     command(
         "state unlock",
@@ -387,7 +387,7 @@ _EVENT_COMMANDS: Final = (
         "List the events that are kept, newest first.",
         option("--name NAME", "Only events named NAME."),
         option("--correlation-key K", "Only events with correlation key K."),
-        _LIMIT._replace(help="Show at most N (default 50)."),
+        _LIMIT.with_help("Show at most N (default 50)."),
     ),
     command(
         "event tail",

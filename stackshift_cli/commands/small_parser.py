@@ -8,21 +8,26 @@ returns None, and the caller leaves the command line to Typer, which also words 
 compares the two.
 """
 
-# Without the `__future__` import of annotations, for the reason given in `arguments`.
-
-from typing import Any, NamedTuple
+from __future__ import annotations
 
 from stackshift_cli.commands.spec import GLOBALS, Argument, Command, Option, Parameter
 
-Values = dict[str, Any]
+TYPE_CHECKING = False  # See `stackshift_jobs.errors`: loading `typing` takes too long here.
+if TYPE_CHECKING:
+    from typing import Any
+
+Values = dict[str, "Any"]
 """By parameter name: text, a list of texts, a bool, or None if not given."""
 
 
-class Parsed(NamedTuple):
+class Parsed:
     """The values of the global options, and of the command's own parameters."""
 
-    globals: Values
-    values: Values
+    __slots__ = ("globals", "values")
+
+    def __init__(self, globals: Values, values: Values) -> None:
+        self.globals = globals
+        self.values = values
 
 
 def parse(argv: list[str], command: Command) -> Parsed | None:

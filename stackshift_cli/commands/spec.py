@@ -8,41 +8,75 @@ to differ. All values are text here; `arguments` and `start_params` decide what 
 Every `stackshift start` reads this module, so it must not import anything that costs time.
 """
 
-# Without the `__future__` import of annotations, for the reason given in `arguments`.
+from __future__ import annotations
 
-from typing import Final, NamedTuple
+TYPE_CHECKING = False  # See `stackshift_jobs.errors`: loading `typing` takes too long here.
+if TYPE_CHECKING:
+    from typing import Final
 
 
-class Option(NamedTuple):
+class Option:
     """An option: `metavar` stands for its value; an option without one is a flag."""
 
-    name: str
-    flags: tuple[str, ...]
-    help: str
-    metavar: str = ""
-    many: bool = False
+    __slots__ = ("flags", "help", "many", "metavar", "name")
+
+    def __init__(
+        self, name: str, flags: tuple[str, ...], help: str, metavar: str = "", many: bool = False
+    ) -> None:
+        self.name = name
+        self.flags = flags
+        self.help = help
+        self.metavar = metavar
+        self.many = many
+
+    def __repr__(self) -> str:
+        return f"Option({'/'.join(self.flags)})"
+
+    def with_help(self, help: str) -> Option:
+        """The same option with another help text."""
+        return Option(self.name, self.flags, help, self.metavar, self.many)
 
 
-class Argument(NamedTuple):
+class Argument:
     """A positional argument; with `many` it takes all words that are left."""
 
-    name: str
-    help: str
-    metavar: str
-    required: bool = True
-    many: bool = False
+    __slots__ = ("help", "many", "metavar", "name", "required")
+
+    def __init__(
+        self, name: str, help: str, metavar: str, required: bool = True, many: bool = False
+    ) -> None:
+        self.name = name
+        self.help = help
+        self.metavar = metavar
+        self.required = required
+        self.many = many
+
+    def __repr__(self) -> str:
+        return f"Argument({self.metavar})"
+
+    def optional(self) -> Argument:
+        """The same argument, which may be left out."""
+        return Argument(self.name, self.help, self.metavar, False, self.many)
 
 
 Parameter = Option | Argument
 
 
-class Command(NamedTuple):
+class Command:
     """A verb. `run` is `module:function` within `stackshift_cli.verbs`, imported when called."""
 
-    path: tuple[str, ...]
-    help: str
-    run: str
-    parameters: tuple[Parameter, ...] = ()
+    __slots__ = ("help", "parameters", "path", "run")
+
+    def __init__(
+        self, path: tuple[str, ...], help: str, run: str, parameters: tuple[Parameter, ...] = ()
+    ) -> None:
+        self.path = path
+        self.help = help
+        self.run = run
+        self.parameters = parameters
+
+    def __repr__(self) -> str:
+        return f"Command({' '.join(self.path)})"
 
 
 # --- Spellings -----------------------------------------------------------------------------
@@ -162,7 +196,7 @@ EVENT_SEND: Final = command(
     "events:send",
     "Send an event and print its id.",
     argument("NAME", "The name of the event."),
-    PAYLOAD._replace(help="The payload: JSON, @FILE, or - for standard input (default: {})."),
+    PAYLOAD.with_help("The payload: JSON, @FILE, or - for standard input (default: {})."),
     FIELD,
     option("--correlation-key K", "Resume runs that wait for correlation key K."),
     option("--idempotency-key K", "Send only one event, however often K is used."),

@@ -7,18 +7,19 @@ project either. That the daemon was started is said once; `--no-start` forbids i
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from functools import cached_property
-from typing import Any, Final
 
 from stackshift_cli.arguments import Globals
 from stackshift_cli.daemon.connection import Connection
 from stackshift_cli.output import effects, messages
-from stackshift_cli.output.safe_text import safe
 from stackshift_jobs.errors import DaemonUnavailable, NotFound, PayloadRefused
 from stackshift_jobs.project.locate import Project, find_project
 from stackshift_jobs.wire import script
 from stackshift_jobs.wire.unavailable import NOT_LISTENING, unavailable
+
+TYPE_CHECKING = False  # See `stackshift_jobs.errors`: loading `typing` takes too long here.
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any, Final
 
 _ANSWER_SECONDS: Final = 60.0
 """The longest that a healthy daemon takes to answer a request that does not wait for anything."""
@@ -30,16 +31,19 @@ class Session:
     def __init__(self, options: Globals) -> None:
         self.options = options
         self._connection: Connection | None = None
+        self._project: Project | None = None
 
     @property
     def json(self) -> bool:
         """Was JSON asked for?"""
         return self.options.json
 
-    @cached_property
+    @property
     def project(self) -> Project:
         """The project that the command is about; raises `BadConfiguration` if there is none."""
-        return find_project(self.options.project, default_project=_default_project)
+        if self._project is None:
+            self._project = find_project(self.options.project, default_project=_default_project)
+        return self._project
 
     @property
     def is_scripts(self) -> bool:
@@ -143,8 +147,11 @@ class Session:
 
     def note(self, reply: dict[str, Any]) -> None:
         """Say the `notes` of a reply, which leave it."""
-        for text in reply.pop("notes", ()):
-            self.say(f"note: {safe(text)}")
+        if notes := reply.pop("notes", ()):
+            from stackshift_cli.output.safe_text import safe
+
+            for text in notes:
+                self.say(f"note: {safe(text)}")
 
     def _open(self) -> Connection:
         try:

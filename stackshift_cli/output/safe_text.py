@@ -6,7 +6,9 @@ surrogates are shown as escapes: `\\x1b`, `\\u202e`. All other text is left as i
 
 from __future__ import annotations
 
-from typing import Final
+TYPE_CHECKING = False  # See `stackshift_jobs.errors`: loading `typing` takes too long here.
+if TYPE_CHECKING:
+    from typing import Final
 
 _NAMED: Final = {0x09: "\\t", 0x0A: "\\n", 0x0D: "\\r"}
 _HARMFUL: Final = (

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TextIO
 
 from stackshift_cli.arguments import Globals
+
+TYPE_CHECKING = False  # See `stackshift_jobs.errors`: loading `typing` takes too long here.
+if TYPE_CHECKING:
+    from typing import TextIO
 
 
 def is_terminal(stream: TextIO | None) -> bool:

@@ -15,11 +15,11 @@ import time
 from typing import Any, Final, NoReturn
 
 from stackshift_jobs.errors import DaemonUnavailable, Usage, from_json
+from stackshift_jobs.wire.folder_socket import socket_address
 from stackshift_jobs.wire.script import (
     SCRIPT_VARIABLE,
     STEP_VARIABLE,
     TOKEN_VARIABLE,
-    socket_address,
 )
 
 _LAST_SECONDS: Final = 60.0

@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
-
 from stackshift_cli.arguments import Given
 from stackshift_cli.daemon.session import Session
 from stackshift_cli.flows.start_params import NO_PAYLOAD, field_notes, payload_given
 from stackshift_cli.output import messages
 from stackshift_jobs.errors import Usage
+
+TYPE_CHECKING = False  # See `stackshift_jobs.errors`: loading `typing` takes too long here.
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 _NAMED_RUNS: Final = 5
 """Resumed runs are named in a message up to this number; more are counted."""

@@ -6,13 +6,16 @@ The first three have a fast path, so this module imports nothing that costs time
 from __future__ import annotations
 
 import sys
-from typing import Any, Final
 
 from stackshift_cli.arguments import Given
 from stackshift_cli.daemon.session import Session
 from stackshift_cli.flows.start_params import number_given, value_given
 from stackshift_cli.output import messages
 from stackshift_jobs.errors import NotFound, StackshiftError, Usage
+
+TYPE_CHECKING = False  # See `stackshift_jobs.errors`: loading `typing` takes too long here.
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 _MAX_VERSION: Final = 2**63 - 1
 _MOST_KEYS: Final = 1000

@@ -12,7 +12,8 @@ from stackshift_cli.daemon.session import Session
 from stackshift_cli.flows.start_params import value_given
 from stackshift_cli.output import messages
 from stackshift_jobs.errors import Conflict, NotFound, Usage, from_json
-from stackshift_jobs.wire.script import SCRIPT_VARIABLE, socket_address
+from stackshift_jobs.wire.folder_socket import socket_address
+from stackshift_jobs.wire.script import SCRIPT_VARIABLE
 from stackshift_jobs.wire.step_program import CALLS_VARIABLE, TRY_TOKEN_VARIABLE
 
 _SECONDS: Final = 600.0

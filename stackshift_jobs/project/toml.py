@@ -11,7 +11,9 @@ from stackshift_jobs.errors import BadConfiguration
 TYPE_CHECKING = False  # See `errors`: loading `typing` takes too long here.
 if TYPE_CHECKING:
     import os
-    from typing import Any
+    from typing import Any, Final
+
+_BOM: Final = b"\xef\xbb\xbf"
 
 
 def read_config_text(path: str | os.PathLike[str]) -> str:
@@ -19,7 +21,9 @@ def read_config_text(path: str | os.PathLike[str]) -> str:
     try:
         with open(path, "rb") as file:
             raw = file.read()
-        return raw.decode("utf-8-sig")  # Editors write a mark at the beginning of a file.
+        # Editors write a mark at the beginning of a file. The codec that knows of it would have to
+        # be imported first.
+        return raw.removeprefix(_BOM).decode()
     except UnicodeDecodeError as bad:
         line = raw.count(b"\n", 0, bad.start) + 1
         raise BadConfiguration(

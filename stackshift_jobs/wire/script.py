@@ -11,12 +11,10 @@ one line: the answer. An end without a line means that the execution is over.
 from __future__ import annotations
 
 import os
-import sys
-from contextlib import contextmanager
 
 TYPE_CHECKING = False  # See `errors`: loading `typing` takes too long here.
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from typing import Final
 
 SCRIPT_VARIABLE: Final = "STACKSHIFT_SCRIPT"
@@ -26,7 +24,6 @@ STEP_VARIABLE: Final = "STACKSHIFT_STEP"
 """The step; set in the program of a step, where nothing is recorded."""
 PROJECT_VARIABLE: Final = "STACKSHIFT_PROJECT"
 DATA_DIR_VARIABLE: Final = "STACKSHIFT_DATA_DIR"
-SOCKET: Final = "calls"
 STDOUT: Final = "stdout"
 METHODS: Final[Mapping[str, str]] = {
     "state.get": "key",
@@ -46,17 +43,3 @@ MAX_CALL_BYTES: Final = 32 << 20
 def is_in_script() -> bool:
     """Was this process called by the script of a shell job itself, and not by one of its steps?"""
     return SCRIPT_VARIABLE in os.environ and STEP_VARIABLE not in os.environ
-
-
-@contextmanager
-def socket_address(folder: str) -> Iterator[str]:
-    """The path of the socket in `folder`, to bind or to connect to. On Linux it leads through a
-    descriptor of the folder, because no longer path than 107 bytes would do. Raises `OSError`."""
-    if sys.platform != "linux":
-        yield f"{folder}/{SOCKET}"
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{descriptor}/{SOCKET}"
-    finally:
-        os.close(descriptor)

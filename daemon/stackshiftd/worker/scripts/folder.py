@@ -31,14 +31,13 @@ from typing import Any, Final
 from stackshift_jobs.handler.ops import RecordedCall
 from stackshift_jobs.project.discovery import MAX_SOCKET_BYTES
 from stackshift_jobs.values.secrets import Secret
+from stackshift_jobs.wire.folder_socket import SOCKET, socket_address
 from stackshift_jobs.wire.script import (
     DATA_DIR_VARIABLE,
     PROJECT_VARIABLE,
     SCRIPT_VARIABLE,
-    SOCKET,
     STDOUT,
     TOKEN_VARIABLE,
-    socket_address,
 )
 
 ATTEMPTS: Final = "attempts"
