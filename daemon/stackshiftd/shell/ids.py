@@ -18,18 +18,33 @@ def _wall_us() -> int:
     return time.time_ns() // 1000
 
 
-def _chance() -> int:
-    return int.from_bytes(os.urandom(10), "big")
+class _Chance:
+    """80 random bits at a time, of bytes that the system gives for many ids at once: to ask it, the
+    interpreter is given up, and a busy loop then waits for a thread to give it back."""
+
+    _BYTES: Final = 10
+    _IDS: Final = 400
+
+    def __init__(self) -> None:
+        self._bytes = b""
+        self._at = 0
+
+    def __call__(self) -> int:
+        at = self._at
+        if at == len(self._bytes):
+            self._bytes, at = os.urandom(self._BYTES * self._IDS), 0
+        self._at = at + self._BYTES
+        return int.from_bytes(self._bytes[at : self._at], "big")
 
 
 class Ids:
     """Generates ids: 48 bits of time in ms, 80 random bits (github.com/ulid/spec)."""
 
     def __init__(
-        self, clock_us: Callable[[], int] = _wall_us, chance: Callable[[], int] = _chance
+        self, clock_us: Callable[[], int] = _wall_us, chance: Callable[[], int] | None = None
     ) -> None:
         self._clock_us = clock_us
-        self._chance = chance
+        self._chance = chance or _Chance()
 
     def run(self) -> str:
         """A new run id."""
