@@ -364,3 +364,34 @@ def test_client_that_asks_once_is_answered_before_those_that_ask_much() -> None:
                 await asyncio.sleep(0)
 
     told(story)
+
+
+def test_small_requests_are_begun_several_in_a_turn() -> None:
+    """A client that sends many has few turns of them, and whoever comes next waits for one."""
+
+    async def story() -> None:
+        seconds = itertools.count()
+        turns = Turns(lambda: next(seconds) / 1000)
+        hog, other = Story(turns), Story(turns)
+        log = other.methods.log = hog.methods.log
+        line = b'{"jsonrpc":"2.0","id":1,"method":"state.set","params":1}\n'
+        hog.connection.data_received(line * 200)
+        other.connection.data_received(b'{"jsonrpc":"2.0","id":1,"method":"run.wait"}\n')
+        await hog.settle()
+        assert log.index("run.wait") == server.BURST
+        assert len(hog.pipe.read()) == 200
+
+    told(story)
+
+
+def test_large_requests_have_a_turn_each() -> None:
+    """Their size says that they take long."""
+
+    async def story() -> None:
+        client = Story(Turns(lambda: 0.0))
+        large = b'{"jsonrpc":"2.0","id":1,"method":"state.set","params":"%b"}\n' % (b"x" * 2000)
+        client.connection.data_received(large * 3)
+        assert client.connection.take_turn()
+        assert len(client.methods.log) == 1
+
+    told(story)

@@ -43,6 +43,11 @@ count."""
 MAX_DUE_BYTES: Final = 4 << 20
 """Bytes of unanswered requests above which no more are begun: what a write was given, its answer
 may hold."""
+BURST: Final = 16
+"""The most requests that are begun in one turn. They are small, and all but the last are done as
+soon as they are begun."""
+SMALL: Final = 1024
+"""Bytes of a small request."""
 MAX_WORKS: Final = 4
 """The most reads of one client that are under way at a time, each with up to a page in hand."""
 WAITS: Final = frozenset(("run.wait", "state.wait", "queue.drain", "lock.acquire"))
@@ -57,6 +62,9 @@ class Request(msgspec.Struct, forbid_unknown_fields=True):
     params: Raw = Raw(b"{}")
 
 
+_MANNERS: Final = {name: (known.reads, name in WAITS) for name, known in methods.METHODS.items()}
+"""Method → whether it only reads, and whether it may take for ever."""
+_UNKNOWN: Final = (methods.UNKNOWN.reads, False)
 _decode: Final = msgspec.json.Decoder(Request).decode
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -194,14 +202,20 @@ class Connection(asyncio.Protocol):
 
     def take_turn(self) -> bool:
         """Go on with a read that is under way, or begin what comes next; true if there is more."""
-        if self._may_begin() and (self._is_next_a_line or not self._works):
+        works = self._works
+        if (not works or self._is_next_a_line) and self._may_begin():
             self._is_next_a_line = False
             self._begin()
-        elif self._works:
+            for _ in range(1, BURST):
+                if works or not self._is_next_small() or not self._may_begin():
+                    break
+                self._begin()
+        elif works:
             self._is_next_a_line = True
-            self._go_on(self._works.popleft())
-        more = bool(self._works) or self._may_begin()
-        self._pace_reading()
+            self._go_on(works.popleft())
+        more = bool(works) or self._may_begin()
+        if self._is_paused or self._lines:
+            self._pace_reading()
         if self.gone and not more and not self._lines and self._is_registered:
             self._is_registered = False
             self._methods.closed(self)
@@ -218,6 +232,10 @@ class Connection(asyncio.Protocol):
             and self._due_bytes < MAX_DUE_BYTES
             and self._unread <= FULL_AT
         )
+
+    def _is_next_small(self) -> bool:
+        lines = self._lines
+        return not self._late and bool(lines) and len(lines[0]) <= SMALL
 
     @property
     def _unread(self) -> int:
@@ -289,19 +307,18 @@ class Connection(asyncio.Protocol):
         if request.jsonrpc != "2.0":
             self._fail(number, Usage('a request needs "jsonrpc": "2.0"'), -32600)
             return
-        reads = methods.method(request.method).reads
-        waits = request.method in WAITS
+        reads, waits = _MANNERS.get(request.method, _UNKNOWN)
         if self.gone and (reads or waits):
             return
-        counted = 0 if waits else 1
+        counted, size = (0, 0) if waits else (1, len(line))
         self._due += counted
-        self._due_bytes += counted * len(line)
-        answer = partial(self._answer, number, counted, counted * len(line))
+        self._due_bytes += size
+        answer = partial(self._answer, number, counted, size)
         try:
             work = self._methods.call(self, request.method, request.params, answer)
         except Held as held:
             self._due -= counted
-            self._due_bytes -= counted * len(line)
+            self._due_bytes -= size
             self._lines.appendleft(line)
             self._is_held = True
             held.wait(self._go_on_serving)

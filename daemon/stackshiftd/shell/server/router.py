@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
+from types import GeneratorType
 from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
@@ -229,7 +230,7 @@ class Router:
         if entry.bound:
             self._begin_wait(connection, partial(entry.do, connection, params, answer), answer)
             return None
-        return self._changing(partial(entry.do, params, answer), answer)
+        return self._changed(partial(entry.do, params, answer), answer)
 
     def answer_alone(self, method: str, raw: Raw, answer: Answer) -> None:
         """Serve one of the methods that a daemon answers for itself while it follows another;
@@ -271,12 +272,28 @@ class Router:
         except StackshiftError as refused:
             self._refuse(refused, answer)
 
-    def _changing(self, do: Callable[[], Any], answer: Answer) -> Work:
+    def _changed(self, do: Callable[[], Any], answer: Answer) -> Work | None:
+        """Do it, or as much of it as can be done at once; returns the work that remains."""
+        try:
+            work = do()
+        except Rebuilding:
+            return self._changing(None, do, answer)
+        except StackshiftError as refused:
+            self._refuse(refused, answer)
+            return None
+        return self._changing(work, do, answer) if type(work) is GeneratorType else None
+
+    def _changing(self, begun: Work | None, do: Callable[[], Any], answer: Answer) -> Work:
+        """Do the rest of the work that `do` has `begun`, if it could begin, and from its beginning
+        once the history index is whole, if it was not."""
         while True:
             try:
-                yield from as_work(do())
+                if begun is None:
+                    yield Parked(self._history.when_whole)
+                    begun = do()
+                yield from as_work(begun)
             except Rebuilding:
-                yield Parked(self._history.when_whole)
+                begun = None
             except StackshiftError as refused:
                 self._refuse(refused, answer)
                 return
