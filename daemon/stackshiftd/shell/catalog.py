@@ -110,6 +110,9 @@ class Catalog:
         self.importing = ""
         """The module whose import a worker began last."""
         self._checks: dict[str, Callable[[Any], Any]] = {}
+        self._plain: dict[str, StartRun] = {}
+        """Job → the command of a start that says nothing but the payload, for jobs whose keys do
+        not depend on that."""
 
     def learn(
         self,
@@ -131,6 +134,7 @@ class Catalog:
         if files is not None:
             self.code.imported(files, failed)
         self._checks.clear()
+        self._plain.clear()
 
     def tell(self) -> None:
         """From now on people know what is loaded."""
@@ -191,6 +195,16 @@ class Catalog:
         Raises what `find` raises, `Usage`, and `PayloadRefused`.
         """
         job = self.find(params.job)
+        is_plain = params == StartParams(params.job, params.payload, full=params.full)
+        if is_plain and (plain := self._plain.get(job.name)) is not None:
+            payload, _ = self._payload(job, params.payload, False)
+            return msgspec.structs.replace(plain, run=run, payload=payload)
+        command = self._full_command(job, params, run, now_us)
+        if is_plain and not job.concurrency_key and not job.unique:
+            self._plain[job.name] = command
+        return command
+
+    def _full_command(self, job: JobFacts, params: StartParams, run: str, now_us: int) -> StartRun:
         key = params.idempotency_key
         template = job.unique if params.unique is None else ""
         needed = key is not None or bool(job.concurrency_key or template)

@@ -1,0 +1,88 @@
+"""The command of a start: what the job says, what the start says, and the payload."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from msgspec import Raw
+
+from stackshift_jobs.errors import PayloadRefused
+from stackshift_jobs.project.config import load_config
+from stackshiftd.core.records import RetryTerms
+from stackshiftd.shell.catalog import Catalog, StartParams
+from stackshiftd.worker.frames import JobFacts
+
+TERMS = JobFacts(
+    "report",
+    "jobs.report",
+    "slow",
+    "code1",
+    retry=RetryTerms(7),
+    timeout_ms=5000,
+    priority=3,
+    ttl_ms=60_000,
+    deadline_ms=90_000,
+    on_failure="alarm",
+    max_runtime_ms=4000,
+    schema={"type": "object"},
+)
+KEYED = JobFacts("keyed", "jobs.keyed", "default", "code1", concurrency_key="{user}")
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Catalog:
+    """The catalog of a project with these two jobs."""
+    (tmp_path / "stackshift.toml").write_text("")
+    made = Catalog(load_config(tmp_path, {}))
+    made.learn([TERMS, KEYED], [])
+    return made
+
+
+def start(catalog: Catalog, job: str, payload: bytes, run: str) -> dict[str, object]:
+    """The fields of the command of a start that says nothing else."""
+    return msgspec.structs.asdict(catalog.start_command(StartParams(job, Raw(payload)), run, 1))
+
+
+def test_later_starts_are_as_the_first_but_for_run_and_payload(catalog: Catalog) -> None:
+    """What is kept of the first one has no trace of its run or payload, and is no less."""
+    first = start(catalog, "report", b'{"a":1}', "run_1")
+    second = start(catalog, "report", b'{"b":2}', "run_2")
+    assert second == first | {"run": "run_2", "payload": b'{"b":2}'}
+    assert first["retry"] == RetryTerms(7)
+    assert (first["timeout_ms"], first["ttl_ms"], first["max_runtime_ms"]) == (5000, 60_000, 4000)
+
+
+def test_every_start_has_its_payload_checked(catalog: Catalog) -> None:
+    """By the job's type, and by what JSON may be: also after one that was good."""
+    start(catalog, "report", b"{}", "run_1")
+    for bad in (b"[]", b'{"a":1,"a":2}'):
+        with pytest.raises(PayloadRefused):
+            start(catalog, "report", bad, "run_2")
+
+
+def test_keys_are_those_of_each_payload(catalog: Catalog) -> None:
+    """The key that a job makes of its payload is never that of an earlier start."""
+    keys = [
+        start(catalog, "keyed", b'{"user":"%b"}' % user, "run_1")["concurrency_key"]
+        for user in (b"ada", b"bob")
+    ]
+    assert keys == ["ada", "bob"]
+
+
+def test_options_of_a_start_are_its_own(catalog: Catalog) -> None:
+    """A start that says more neither uses what is kept of plain ones nor changes it."""
+    plain = start(catalog, "report", b"{}", "run_1")
+    params = StartParams("report", Raw(b"{}"), queue="fast", priority=9, labels={"a": "b"})
+    full = msgspec.structs.asdict(catalog.start_command(params, "run_1", 1))
+    assert full == plain | {"queue": "fast", "priority": 9, "labels": {"a": "b"}}
+    assert start(catalog, "report", b"{}", "run_1") == plain
+
+
+def test_new_code_has_its_own_terms(catalog: Catalog) -> None:
+    """After a reload, starts are as the job says now."""
+    start(catalog, "report", b"{}", "run_1")
+    catalog.learn([msgspec.structs.replace(TERMS, queue="quick", timeout_ms=None)], [])
+    now = start(catalog, "report", b"{}", "run_2")
+    assert (now["queue"], now["timeout_ms"]) == ("quick", 0)
