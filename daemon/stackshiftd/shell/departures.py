@@ -16,7 +16,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from stackshiftd.core.fold.fold import fold
 from stackshiftd.core.records import (
@@ -137,11 +137,20 @@ class Departures:
         """Add the runs that `entries`, which are durable at `places`, have finished to the history.
         Returns the entries by which runs leave memory, for `depart` once replies and effects are
         sent."""
+        known = self.places
         departing = []
         for entry in entries:
-            _note_place(self.places, entry, next(places))
-            if type(entry.record) in _DEPARTS:
-                departing.append(entry)
+            record: Any = entry.record
+            place = next(places)
+            run_id = getattr(record, "run", None)
+            if run_id is not None:
+                of_run = known.get(run_id)
+                if of_run is None:
+                    known[run_id] = array("q", (place,))
+                else:
+                    of_run.append(place)
+                if type(record) in _DEPARTS:
+                    departing.append(entry)
         for entry in departing:
             run = held.get(_run_of(entry.record))
             if run is None:

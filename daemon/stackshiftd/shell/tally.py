@@ -45,15 +45,18 @@ class Tally:
 
     def add(self, entries: Iterable[Entry]) -> None:
         """Count `entries`, which are durable now."""
+        column_of = _COUNTED.get
+        latest, counts = self._seconds[-1] if self._seconds else (-1, [])
         for entry in entries:
             record: Any = entry.record
             kind = type(record)
-            column = _COUNTED.get(kind)
+            column = column_of(kind)
             if column is not None:
                 second = entry.at_us // 1_000_000
-                if not self._seconds or self._seconds[-1][0] != second:
-                    self._seconds.append((second, [0] * len(_NAMES)))
-                self._seconds[-1][1][column] += 1
+                if second != latest:
+                    latest, counts = second, [0] * len(_NAMES)
+                    self._seconds.append((latest, counts))
+                counts[column] += 1
             if kind in _TIMED and record.duration_ms >= SLOW_MS:
                 self._note_slow(entry.at_us, record)
 

@@ -197,14 +197,16 @@ def finish(
     if following is not None:
         records = tuple(_linked(record, following.run) for record in records)
     orphans = [*_orphans(state, run, gone), *also]
-    left = {each.id for orphan in orphans for each in with_children(state, orphan)}
-    release = LockRelease(state, now_us, gone | left)
-    if stopped:
-        release.release_all(run, before)
     recovered, of_end_told = of_end(state, run, end.status, end.error, now_us)
     # Before the end: what comes after that is no longer part of the run's timeline.
-    records = (*release.records, *recovered, *records)
-    effects: list[Effect] = [*release.effects]
+    records = (*recovered, *records)
+    effects: list[Effect] = []
+    if stopped and run.locks:
+        left = {each.id for orphan in orphans for each in with_children(state, orphan)}
+        release = LockRelease(state, now_us, gone | left)
+        release.release_all(run, before)
+        records = (*release.records, *records)
+        effects += release.effects
     added: list[r.AnyRecord] = []
     for waiter_id, step in state.awaited.get(run.chain or run.id, ()):
         if not step:
@@ -219,14 +221,16 @@ def finish(
         wait_end = end_wait(waiter, ended)
         added.extend(wait_end.records)
         effects.extend(wait_end.effects)
-    ended_records = (*records, *added)
-    cancelled = _cancel_orphans(state, run, orphans, now_us, before + len(ended_records))
+    ending = (*records, *added)
+    if orphans:
+        cancelled = _cancel_orphans(state, run, orphans, now_us, before + len(ending))
+        ending = (*ending, *cancelled.records)
+        effects += cancelled.effects
     created = () if following is None else (following,)
-    ending = (*ended_records, *cancelled.records)
-    # Of runs that end together, `_cancel` tells the parents.
-    told = parents_told(state, (run,), frozenset((run.id,)), woken(ending)) if not gone else ()
-    records = (*ending, *told, *created, *of_end_told)
-    return Decision(records, (*effects, *cancelled.effects))
+    told: tuple[r.RunQueued, ...] = ()
+    if run.parent is not None and not gone:  # Of runs that end together, `_cancel` tells it.
+        told = parents_told(state, (run,), frozenset((run.id,)), woken(ending))
+    return Decision((*ending, *told, *created, *of_end_told), tuple(effects))
 
 
 _UNDONE_FAILURES: Final = ("attempts", "non_retryable", "deadline", "wait")
@@ -235,11 +239,11 @@ _UNDONE_CANCELS: Final = ("gently", "grace", "handler", "timeout")
 
 def begins_undo(run: Run, record: r.AnyRecord) -> bool:
     """Is what the run has done to be undone before it ends by `record`?"""
-    if run.undoing is not None or not run.still_done:
-        return False
     if isinstance(record, r.RunFailed):
-        return record.reason in _UNDONE_FAILURES
-    return isinstance(record, r.RunCancelled) and record.reason in _UNDONE_CANCELS
+        undone = record.reason in _UNDONE_FAILURES
+    else:
+        undone = isinstance(record, r.RunCancelled) and record.reason in _UNDONE_CANCELS
+    return undone and run.undoing is None and bool(run.still_done)
 
 
 def _undo_first(
@@ -318,6 +322,8 @@ def _linked(record: r.AnyRecord, follow_up: str) -> r.AnyRecord:
 
 def _orphans(state: State, run: Run, gone: frozenset[str]) -> list[Run]:
     """The children that are to end with the run, and do not end with it anyway (`gone`)."""
+    if not run.children:
+        return []
     children = map(state.runs.get, run.children)
     return [
         child

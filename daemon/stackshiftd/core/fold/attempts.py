@@ -15,9 +15,9 @@ from stackshiftd.core.state.state import CLEARED_US, Phase, Run, State, Status
 def _dispatched(state: State, entry: r.Entry, record: r.AttemptStarted | r.AttemptResumed) -> None:
     run = state.runs[record.run]
     new = type(record) is r.AttemptStarted
-    move(state, run, "attempt.started" if new else "attempt.resumed")
+    # Before the move, which takes it out of the line and settles the queue.
     state.queues[run.queue].take(run.concurrency_key, new, entry.seq, entry.at_us)
-    state.settle_queue(run.queue)
+    move(state, run, "attempt.started" if new else "attempt.resumed")
     run.attempt = record.attempt
     run.token = entry.seq
     run.worker = record.worker
@@ -33,10 +33,12 @@ def _dispatched(state: State, entry: r.Entry, record: r.AttemptStarted | r.Attem
         run.attempt_us = entry.at_us
         run.spent_us = 0
         run.retry_us = 0
-        # The blocks of lost locks are entered again, so those locks are acquired again.
-        for name in [name for name, step in run.calls.items() if step.phase is Phase.GONE]:
-            del run.calls[name]
-        locks.renew(state, run, entry.seq)
+        if run.calls:
+            # The blocks of lost locks are entered again, so those locks are acquired again.
+            for name in [name for name, step in run.calls.items() if step.phase is Phase.GONE]:
+                del run.calls[name]
+        if run.locks:
+            locks.renew(state, run, entry.seq)
     state.expect_end(run)
     if run.timeout_ms:
         left_us = run.timeout_ms * 1000 - run.spent_us

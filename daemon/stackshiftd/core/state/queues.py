@@ -168,14 +168,14 @@ class Queue:
 
     def turn_at(self, now_us: int) -> Turn | None:
         """Its turn among the queues; None if none of its runs may start."""
+        is_resumed, limits = bool(self.resumed.heads), self.limits
+        if not is_resumed and not self.fresh.heads:
+            return None
         if not self.has_slot:
             return None
-        own = self.limits.processes is not None
-        if not self.resumed.heads:
-            if not self.fresh.heads:
-                return None
-            if self.limits.rate is not None and self.permit_us > now_us:
-                return Turn(own, True, self.permit_us)
+        own = limits.processes is not None
+        if not is_resumed and limits.rate is not None and self.permit_us > now_us:
+            return Turn(own, True, self.permit_us)
         turn = self.turn
         if turn is not None and turn.number == self.served and not turn.throttled:
             return turn if turn.own == own else Turn(own, False, self.served)

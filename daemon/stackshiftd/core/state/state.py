@@ -630,7 +630,7 @@ class State:
             del self.suspects[run.id]
         elif not self.is_blocked(run):
             queue.leave(run.concurrency_key)
-            self.settle_queue(name)
+        self.settle_queue(name)
 
     def end_unique(self, run: Run) -> None:
         """Let the next run with the unique key of `run`, which is over, have its turn."""

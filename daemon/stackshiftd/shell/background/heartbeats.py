@@ -119,7 +119,7 @@ class Heartbeats:
         """Tell of the runs that have begun by these entries, which are durable."""
         for entry in entries:
             record = entry.record
-            if isinstance(record, AttemptStarted) and record.attempt == 1:
+            if type(record) is AttemptStarted and record.attempt == 1:
                 run = state.runs.get(record.run)
                 for url in self._urls_of(run, state) if run is not None else ():
                     self._enter(url, _Beat(START, _nothing))
