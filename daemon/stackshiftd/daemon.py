@@ -355,7 +355,8 @@ class Daemon:
 
     def published(self, entries: list[Entry]) -> None:
         """Send durable entries to the feeds, count them, and answer those who waited for them: for
-        an entry of the state, or for a queue to drain."""
+        an entry of the state, or for a queue to drain. What follows from them is sent first."""
+        self._dispatcher.flush()
         self._heartbeats.published(entries, self.engine.state)
         self._feeds.published(entries)
         self._activity.published(entries)

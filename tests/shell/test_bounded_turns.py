@@ -27,6 +27,7 @@ class FakeEngine:
         self.state = State()
         self.deaf = False
         self.submitted = 0
+        self.poked = 0
 
     def now_us(self) -> int:
         """A fixed time."""
@@ -46,6 +47,10 @@ class FakeEngine:
     def when_durable(self, reply: Any, answer: Any) -> None:
         """Answer at once."""
         reply(answer)
+
+    def poke(self) -> None:
+        """Count it."""
+        self.poked += 1
 
     def start(self, count: int) -> None:
         """Start runs of a job that no worker has."""
@@ -77,11 +82,13 @@ def fill_slots(engine: FakeEngine) -> None:
 
 
 def test_runs_of_a_missing_job_are_held_in_turns(engine: FakeEngine) -> None:
-    """Very many runs of a missing job are held a few per turn, so that others are not blocked."""
+    """Very many runs of a missing job are held a few per turn, so that others are not blocked; as
+    long as there may be more of them, there is another look."""
     engine.start(50)
-    for held in (20, 40, 50, 50):
+    for held, poked in ((20, 1), (40, 2), (50, 2), (50, 2)):
         fill_slots(engine)
         assert len(engine.state.held["gone"]) == held
+        assert engine.poked == poked
 
 
 def test_filling_slots_ends_where_nothing_comes_of_it(engine: FakeEngine) -> None:
@@ -90,6 +97,7 @@ def test_filling_slots_ends_where_nothing_comes_of_it(engine: FakeEngine) -> Non
     engine.deaf = True
     fill_slots(engine)
     assert engine.submitted == 20
+    assert engine.poked == 0  # or it would go on for ever
 
 
 def test_purge_ends_where_others_were_quicker(engine: FakeEngine) -> None:

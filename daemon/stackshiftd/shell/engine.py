@@ -123,6 +123,10 @@ class Engine:
         self._gathering: list[Item] = []
         self._flying: list[Item] | None = None
         self._flush_due = False
+        self._is_poked = False
+        """May something other than a command have made work possible since the last look for it?"""
+        self._looked_seq = 0
+        """The last record that this look has seen."""
         self._dead = False
         self._unconfirmed: list[tuple[float, Reply, Any]] = []
         """Answers that wait until it is certain that nobody else writes, and since when."""
@@ -289,7 +293,8 @@ class Engine:
 
     def poke(self) -> None:
         """Look for work, which something other than a command (a new slot) may have made
-        possible."""
+        possible; at once, or when the append that is under way is durable."""
+        self._is_poked = True
         if not self._flush_due and self._flying is None:
             self._flush_due = True
             self._loop.call_soon(self._flush)
@@ -309,8 +314,10 @@ class Engine:
         if not self.room.read_only:
             # Here rather than after each command, so that starting and assigning a run costs one
             # commit.
+            self._is_poked = False
             self.looked_us = self.now_us()
             self._sink.fill_slots(self.looked_us)
+            self._looked_seq = self.state.seq
         self._sink.timers_moved()
         if not self._gathering:
             return
@@ -344,10 +351,9 @@ class Engine:
             # Some effects were carried out and some were not: only a restart can resolve that.
             self.fail(failed)
             raise
-        if self._gathering:
+        if self._gathering or self._is_poked or self.state.seq > self._looked_seq:
             self._flush()
-        else:
-            self.poke()
+        if self._flying is None:
             self._tell_drained()
 
     def fail(self, failed: BaseException) -> None:

@@ -27,9 +27,11 @@ _COUNTED: Final[dict[type[r.Record], int]] = {
     r.RunCompleted: 2,
     r.RunCancelled: 2,
     r.RunFailed: 3,
+    r.StepFailed: 4,
 }
-_TIMED: Final = frozenset((r.StepCompleted, r.StepFailed))
 _NAMES: Final = ("started", "steps", "ended", "failed")
+_TIMED: Final = (1, 4)
+"""Those with a duration."""
 _OCCURRENCE: Final = re.compile(r"\[\d+\]|#\d+")
 
 
@@ -49,15 +51,15 @@ class Tally:
         latest, counts = self._seconds[-1] if self._seconds else (-1, [])
         for entry in entries:
             record: Any = entry.record
-            kind = type(record)
-            column = column_of(kind)
-            if column is not None:
-                second = entry.at_us // 1_000_000
-                if second != latest:
-                    latest, counts = second, [0] * len(_NAMES)
-                    self._seconds.append((latest, counts))
-                counts[column] += 1
-            if kind in _TIMED and record.duration_ms >= SLOW_MS:
+            column = column_of(type(record))
+            if column is None:
+                continue
+            second = entry.at_us // 1_000_000
+            if second != latest:
+                latest, counts = second, [0] * len(_COUNTED)
+                self._seconds.append((latest, counts))
+            counts[column] += 1
+            if column in _TIMED and record.duration_ms >= SLOW_MS:
                 self._note_slow(entry.at_us, record)
 
     def _note_slow(self, at_us: int, record: r.StepCompleted | r.StepFailed) -> None:
@@ -78,12 +80,12 @@ class Tally:
         """How many runs were started, steps completed, runs ended and of these failed, per second,
         in the last `RATE_SECONDS` whole seconds."""
         now = now_us // 1_000_000
-        counts = [0] * len(_NAMES)
+        counts = [0] * len(_COUNTED)
         for second, each in self._seconds:
             if now - RATE_SECONDS <= second < now:
                 counts = [a + b for a, b in zip(counts, each, strict=True)]
         counts[2] += counts[3]
-        return {name: n / RATE_SECONDS for name, n in zip(_NAMES, counts, strict=True)}
+        return {name: n / RATE_SECONDS for name, n in zip(_NAMES, counts, strict=False)}
 
     def slow_steps(self, now_us: int, limit: int) -> list[dict[str, Any]]:
         """The steps that took longest in the last `STEP_MINUTES`, the slowest on average first."""

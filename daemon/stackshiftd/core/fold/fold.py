@@ -23,10 +23,11 @@ from stackshiftd.core.state.state import Progress, Run, State
 def fold(state: State, entry: r.Entry) -> None:
     """Apply one entry. Sequence numbers have no gaps and time does not run backwards, unless a
     person has set it back."""
-    assert entry.seq == state.seq + 1, f"gap: {state.seq} then {entry.seq}"
-    assert r.is_in_order(entry, state.now_us), f"time runs backwards at {entry.seq}"
-    state.seq = entry.seq
-    state.now_us = entry.at_us
+    seq, at_us = entry.seq, entry.at_us
+    assert seq == state.seq + 1, f"gap: {state.seq} then {seq}"
+    assert at_us >= state.now_us or r.is_in_order(entry, state.now_us), f"time runs back at {seq}"
+    state.seq = seq
+    state.now_us = at_us
     if state.throttled:
         state.settle_throttled()
     record = entry.record

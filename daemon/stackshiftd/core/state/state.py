@@ -527,6 +527,8 @@ class State:
     def next_permit_us(self, looked_us: int) -> int | None:
         """The earliest time after `looked_us`, when work was last looked for, at which a queue's
         rate allows its next run. It may have passed."""
+        if not self.throttled:
+            return None
         permits = [line.next_permit_us(looked_us) for line in self.lines.values()]
         return min((permit_us for permit_us in permits if permit_us is not None), default=None)
 

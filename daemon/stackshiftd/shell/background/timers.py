@@ -48,7 +48,10 @@ class Timers:
         """Set the alarm for the next timer, or for when a queue's rate allows its next run: the
         first permit that this look has not seen, even if its time has come since."""
         permit_us = self._engine.state.next_permit_us(self._engine.looked_us)
-        next_us = min((us for us in (due_us, permit_us) if us is not None), default=None)
+        if due_us is None:
+            next_us = permit_us
+        else:
+            next_us = due_us if permit_us is None else min(due_us, permit_us)
         if next_us is None:
             self._cancel()
         else:

@@ -100,7 +100,7 @@ class Dispatcher:
             self._try_suspect(pool)
         if state.next_ready(now_us, pool) is None:
             return
-        free = self._free(pool)
+        free, looked_seq = self._free(pool), state.seq
         for _ in range(MAX_ASSIGNS):
             if not free or state.next_ready(now_us, pool) is None:
                 return
@@ -110,6 +110,8 @@ class Dispatcher:
             free[worker] -= len(state.executions.get(worker, ())) - held
             if not free[worker]:
                 del free[worker]
+        if state.seq > looked_seq:
+            engine.poke()  # There may be more.
 
     def _free(self, pool: str) -> dict[str, int]:
         """Worker → free slots, for workers that have any."""
@@ -146,6 +148,12 @@ class Dispatcher:
     def vacant(self) -> None:
         """Look again for a run that needs an extra worker."""
         self._engine.poke()
+
+    def flush(self) -> None:
+        """Send workers what is for them, before anything else is sent: to wake a process takes
+        longer than all that was done for it here."""
+        for link in self.pool.links.values():
+            link.flush()
 
     def dispatch(self, effect: Dispatch) -> None:
         """Send a run to its worker: a frame for each recorded call, then the one to execute it."""

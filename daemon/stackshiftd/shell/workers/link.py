@@ -166,10 +166,13 @@ class WorkerLink(asyncio.Protocol):
     def post(self, frame: Frame | msgspec.Struct) -> None:
         """Send a frame, in one write with all others that this turn of the loop sends."""
         if not self._gathered:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
         self._gathered.append(encode(frame))
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send what was posted."""
+        if not self._gathered:
+            return
         gathered, self._gathered = self._gathered, []
         if self._transport is not None and not self.gone:
             gathered.append(b"")
