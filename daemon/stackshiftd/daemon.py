@@ -60,6 +60,7 @@ from stackshiftd.shell.methods.cluster import ClusterMethods
 from stackshiftd.shell.methods.dead_letter import DeadLetter
 from stackshiftd.shell.methods.events import Events
 from stackshiftd.shell.methods.locks import Locks
+from stackshiftd.shell.methods.metrics import Metrics
 from stackshiftd.shell.methods.queues import Queues, file_terms
 from stackshiftd.shell.methods.run_changes import RunChanges
 from stackshiftd.shell.methods.run_logs import RunOutput
@@ -238,6 +239,14 @@ class Daemon:
         )
         self._queues = Queues(self.engine, self._catalog, config, waiters)
         self._activity = Activity(self.engine, self._lookup, self._view)
+        self._metrics = Metrics(
+            self.engine,
+            self.engine.load,
+            self._activity.tally,
+            self._queues,
+            lambda: self.pool,
+            lambda: len(self.router.connections),
+        )
         self._clock = Clock(self.engine, requests.remember_ms)
         dead_letter = DeadLetter(self.engine, self._lookup, self._view)
         schedules = Schedules(
@@ -255,6 +264,7 @@ class Daemon:
         events = Events(self.engine, requests)
         reading = (
             self._activity,
+            self._metrics,
             self._queues,
             looking,
             output,
@@ -369,6 +379,7 @@ class Daemon:
         self._history.add(row)
         self._run_waits.finished(run, row)
         self._hooks.ended(row)
+        self._metrics.ended(row)
         error = run.error
         text = f"{error.type}: {error.message}" if error is not None else ""
         self._heartbeats.ended(run, row, text, self.engine.state)
@@ -705,7 +716,16 @@ class Daemon:
             self._upkeep.compact_if_due()
         if not self._stopping.done():
             self._tasks.begin(self._listener.look())
-            self._loop.call_later(1.0, self._every_second)
+            self._next_second()
+
+    def _next_second(self) -> None:
+        due = self._loop.time() + 1.0
+
+        def turned() -> None:
+            self.engine.load.turned(self._loop.time() - due)
+            self._every_second()
+
+        self._loop.call_at(due, turned)
 
     def _service_beat(self) -> None:
         """Report to the service manager that the loop turns, as often as it wants to hear; also

@@ -417,6 +417,11 @@ _DAEMON_COMMANDS: Final = (
     ),
     command("daemon status", "daemon:status", "Show the status of the daemon."),
     command(
+        "daemon metrics",
+        "daemon:metrics",
+        "Print counters and gauges in Prometheus's text format.",
+    ),
+    command(
         "daemon clock",
         "daemon:clock",
         "Show the daemon's time, and whether it stands still.",

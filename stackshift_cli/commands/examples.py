@@ -239,6 +239,10 @@ stackshift daemon restart → a new version of StackShift, or new settings; runs
     "daemon status": """
 stackshift daemon status --json | jq .dead → how many runs have failed for good
 """,
+    "daemon metrics": """
+stackshift daemon metrics > stackshift.prom → for the textfile collector of node_exporter
+stackshift daemon metrics | grep queue_oldest → how long has the oldest run of each queue waited?
+""",
     "daemon clock": """
 stackshift daemon clock → is it ahead of the system clock, and standing still?
 stackshift daemon clock --set-back → after the system clock was wrong for a while

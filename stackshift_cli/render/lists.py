@@ -349,6 +349,8 @@ _HOST_CHECK_CELLS: Final[Cells] = {
 
 _NOTICED_MS: Final = 1000
 """A clock that is ahead by less is not worth a word."""
+_NOTICED_LAG_MS: Final = 100
+"""Nor is a loop that was late by less."""
 
 
 def print_status(options: Globals, status: dict[str, Any]) -> None:
@@ -359,6 +361,8 @@ def print_status(options: Globals, status: dict[str, Any]) -> None:
         "daemon": f"{status['version']}, pid {status['pid']}, {_mode(status)}",
         "up": format_ms(status["uptime_ms"]),
         "journal": journal,
+        "commits": _commits(status),
+        "loop_lag": _lag(status.get("loop_lag_ms", 0)),
         "database": _database(status.get("database")),
         "disk_free": size(status["disk_free_bytes"] or 0),
         "dead_letter": status["dead"],
@@ -392,6 +396,19 @@ def _undelivered(status: dict[str, Any]) -> str | None:
 def _in_trouble(status: dict[str, Any]) -> str | None:
     """The jobs that have not recovered: `import (failed), nightly (missing)`."""
     return ", ".join(f"{each['job']} ({each['alert']})" for each in status.get("troubles", ()))
+
+
+def _commits(status: dict[str, Any]) -> str | None:
+    """How long the last commits took: `0.3 ms (99 of 100: 1.2 ms), 4.5 records each`."""
+    found = status.get("commits") or {}
+    if found.get("p50_ms") is None:
+        return None
+    most = f"99 of 100: {found['p99_ms']:.2g} ms"
+    return f"{found['p50_ms']:.2g} ms ({most}), {found['records']:g} records each"
+
+
+def _lag(ms: float) -> str | None:
+    return f"{ms:.0f} ms late within a minute" if ms >= _NOTICED_LAG_MS else None
 
 
 def _mode(status: dict[str, Any]) -> str:

@@ -133,6 +133,20 @@ def status(session: Session, _given: Given) -> int:
     return 0
 
 
+def metrics(session: Session, _given: Given) -> int:
+    """`daemon metrics`: print its metrics in Prometheus's text format; never starts it, and raises
+    `DaemonUnavailable` (3) if none is running."""
+    from stackshift_jobs.values.exposition import exposition
+
+    with open_soon(session.project) as connection:
+        reply = connection.call("daemon.metrics", {}, 60.0)
+    if session.json:
+        messages.data(messages.compact(reply))
+    else:
+        messages.data(exposition(reply["metrics"]).rstrip("\n"))
+    return 0
+
+
 def clock(session: Session, given: Given) -> int:
     """`daemon clock`: print daemon time, and on stderr whether it stands still; `--set-back` sets
     it back to the system clock, after confirmation."""

@@ -107,6 +107,7 @@ METHODS: Final[dict[str, Method]] = {
     "queue.purge": Method(ONCE),
     "daemon.status": Method(READ),
     "daemon.activity": Method(READ),
+    "daemon.metrics": Method(READ),
     "daemon.clock": Method(SAFE),
     "daemon.stop": Method(ONCE),
     "daemon.reload": Method(SAFE, is_unbounded=True),

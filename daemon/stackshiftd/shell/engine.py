@@ -44,6 +44,7 @@ from stackshiftd.shell.departures import (
 )
 from stackshiftd.shell.disk_room import Admission, DiskRoom, is_from_client
 from stackshiftd.shell.ids import Ids
+from stackshiftd.shell.load import Load
 
 log = logging.getLogger("stackshiftd")
 
@@ -110,6 +111,7 @@ class Engine:
         self.state = State()
         self.departures = Departures()
         self.room = DiskRoom(journal.disk)
+        self.load = Load()
         self.durable_seq = 0
         """Everything up to this sequence number is durable."""
         self.snapshot_seq = 0
@@ -331,9 +333,10 @@ class Engine:
         try:
             places: Iterator[int] = iter(())
             if groups:
-                expected = groups[0][0].seq - 1
-                places = iter(await self.journal.append(self._epoch, expected, groups))
-                self._last_append = time.monotonic()
+                expected, began = groups[0][0].seq - 1, time.monotonic()
+                written = await self.journal.append(self._epoch, expected, groups)
+                places, self._last_append = iter(written), time.monotonic()
+                self.load.committed(self._last_append - began, len(written))
                 self.room.succeeded()
         except Full:
             self._roll_back(items)

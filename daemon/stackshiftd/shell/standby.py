@@ -9,6 +9,7 @@ from stackshift_jobs.errors import Fenced
 
 ANSWERED: Final = frozenset(
     (
+        "daemon.metrics",
         "daemon.status",
         "daemon.stop",
         "cluster.status",

@@ -21,17 +21,20 @@ STEP_MINUTES: Final = 5
 SLOW_MS: Final = 100
 """Only steps that took so long are counted among the slow ones, since each costs a look-up."""
 MAX_STEPS: Final = 500
+STARTED, STEPS, ENDED, FAILED, STEPS_FAILED = range(5)
+"""What is counted: failed runs are not among those that have `ENDED`."""
 _COUNTED: Final[dict[type[r.Record], int]] = {
-    r.RunCreated: 0,
-    r.StepCompleted: 1,
-    r.RunCompleted: 2,
-    r.RunCancelled: 2,
-    r.RunFailed: 3,
-    r.StepFailed: 4,
+    r.RunCreated: STARTED,
+    r.StepCompleted: STEPS,
+    r.RunCompleted: ENDED,
+    r.RunCancelled: ENDED,
+    r.RunFailed: FAILED,
+    r.StepFailed: STEPS_FAILED,
 }
-_NAMES: Final = ("started", "steps", "ended", "failed")
-_TIMED: Final = (1, 4)
+_TIMED: Final = (STEPS, STEPS_FAILED)
 """Those with a duration."""
+_NAMES: Final = ("started", "steps", "ended", "failed")
+"""Of those whose rates are shown."""
 _OCCURRENCE: Final = re.compile(r"\[\d+\]|#\d+")
 
 
@@ -40,6 +43,8 @@ class Tally:
 
     def __init__(self, job_of: Callable[[str], str | None]) -> None:
         self._job_of = job_of
+        self.totals = [0, 0, 0, 0, 0]
+        """How many there were of each since the daemon's start."""
         self._seconds: deque[tuple[int, list[int]]] = deque(maxlen=RATE_SECONDS + 1)
         self._minutes: deque[tuple[int, dict[tuple[str, str], list[int]]]] = deque(
             maxlen=STEP_MINUTES
@@ -47,7 +52,7 @@ class Tally:
 
     def add(self, entries: Iterable[Entry]) -> None:
         """Count `entries`, which are durable now."""
-        column_of = _COUNTED.get
+        column_of, totals = _COUNTED.get, self.totals
         latest, counts = self._seconds[-1] if self._seconds else (-1, [])
         for entry in entries:
             record: Any = entry.record
@@ -56,10 +61,12 @@ class Tally:
                 continue
             second = entry.at_us // 1_000_000
             if second != latest:
-                latest, counts = second, [0] * len(_COUNTED)
+                latest, counts = second, [0] * len(totals)
                 self._seconds.append((latest, counts))
             counts[column] += 1
-            if column in _TIMED and record.duration_ms >= SLOW_MS:
+            totals[column] += 1
+            is_timed = column in _TIMED
+            if is_timed and record.duration_ms >= SLOW_MS:
                 self._note_slow(entry.at_us, record)
 
     def _note_slow(self, at_us: int, record: r.StepCompleted | r.StepFailed) -> None:
@@ -80,11 +87,11 @@ class Tally:
         """How many runs were started, steps completed, runs ended and of these failed, per second,
         in the last `RATE_SECONDS` whole seconds."""
         now = now_us // 1_000_000
-        counts = [0] * len(_COUNTED)
+        counts = [0] * len(self.totals)
         for second, each in self._seconds:
             if now - RATE_SECONDS <= second < now:
                 counts = [a + b for a, b in zip(counts, each, strict=True)]
-        counts[2] += counts[3]
+        counts[ENDED] += counts[FAILED]
         return {name: n / RATE_SECONDS for name, n in zip(_NAMES, counts, strict=False)}
 
     def slow_steps(self, now_us: int, limit: int) -> list[dict[str, Any]]:

@@ -57,12 +57,12 @@ class Activity:
         self._engine = engine
         self._lookup = lookup
         self._view = view
-        self._tally = Tally(self._job_of)
+        self.tally = Tally(self._job_of)
         self.reads: Reads = {"daemon.activity": (ListActivity, self.activity)}
 
     def published(self, entries: Iterable[Entry]) -> None:
         """Count `entries`, which are durable now."""
-        self._tally.add(entries)
+        self.tally.add(entries)
 
     def activity(self, params: ListActivity) -> Work:
         """The work that leads to `{at, counts, matches, runs[], rates, slow_steps[]}`; the list of
@@ -106,8 +106,8 @@ class Activity:
             "counts": counts,
             "matches": matches,
             "runs": page,
-            "rates": self._tally.rates(now_us),
-            "slow_steps": self._tally.slow_steps(now_us, SLOW_STEPS),
+            "rates": self.tally.rates(now_us),
+            "slow_steps": self.tally.slow_steps(now_us, SLOW_STEPS),
         }
 
     def _job_of(self, run_id: str) -> str | None:

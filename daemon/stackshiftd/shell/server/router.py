@@ -433,6 +433,8 @@ class Router:
             ],
             "journal_bytes": stats.get("bytes"),
             "disk_free_bytes": disk.spare_bytes,
+            "commits": self._engine.load.commits_shown(),
+            "loop_lag_ms": round(self._engine.load.lag * 1000, 1),
             "changed_files": self._catalog.code.changed(),
             "failed_modules": [msgspec.to_builtins(module) for module in self._catalog.failed],
             "kept_modules": sorted(self._catalog.kept),
