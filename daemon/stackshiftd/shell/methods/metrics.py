@@ -16,20 +16,17 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from stackshift_jobs.version import __version__
-from stackshiftd.core.why import shown_status
+from stackshiftd.core.state.run_index import EVERY
 from stackshiftd.history.rows import RunRow
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.load import Histogram, Load
 from stackshiftd.shell.methods.queues import Queues
 from stackshiftd.shell.params import NoParams, Reads
 from stackshiftd.shell.tally import STARTED, STEPS, STEPS_FAILED, Tally
-from stackshiftd.shell.work import Work
 from stackshiftd.shell.workers.pool import Pool
 
 MAX_JOBS: Final = 500
 MAX_QUEUES: Final = 500
-LOOKS: Final = 2000
-"""Runs that are looked at in one part of the work."""
 _UNFINISHED: Final = ("scheduled", "queued", "running", "waiting", "retrying")
 
 Sample = tuple[dict[str, str], float]
@@ -86,13 +83,11 @@ class Metrics:
                 job = ""
         self._ended[job, row.status] += 1
 
-    def metrics(self, _params: NoParams) -> Work:
-        """The work that leads to `{metrics: [{name, type, help, samples: [{labels, value}]}]}`."""
+    def metrics(self, _params: NoParams) -> dict[str, Any]:
+        """`{metrics: [{name, type, help, samples: [{labels, value}]}]}`."""
         counts: Counter[str] = Counter()
-        runs = list(self._engine.state.runs.values())
-        for at in range(0, len(runs), LOOKS):
-            counts.update(shown_status(run).value for run in runs[at : at + LOOKS])
-            yield None
+        for (_, _, status), count in (self._engine.state.index.counts(EVERY) or {}).items():
+            counts[status] += count
         families = (*self._of_runs(counts), *self._of_queues(), *self._of_daemon())
         return {"metrics": [family.shown() for family in families]}
 
@@ -184,7 +179,7 @@ class Metrics:
         busy = sum(map(len, state.executions.values()))
         yield _gauge("slots_used", "Runs that execute.", busy)
         yield _gauge("connections", "Clients that are connected.", self._connections())
-        yield _gauge("state_entries", "Entries of the state.", state.values.live)
+        yield _gauge("state_entries", "Entries of the state.", len(state.values.keys))
         yield _gauge("locks", "Locks that are held or waited for.", len(state.locks))
         yield _gauge("events_kept", "Events that nobody has received yet.", len(state.events.kept))
         yield _gauge("idempotency_keys", "Idempotency keys of starts.", len(state.keys))
