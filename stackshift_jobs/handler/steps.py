@@ -11,6 +11,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import Any, Final
 
+from stackshift_jobs.callables import check_function
 from stackshift_jobs.calls.runs import option_params
 from stackshift_jobs.errors import (
     ChildFailed,
@@ -77,7 +78,7 @@ def run_step(
     undone by `undo`, an `undo.Undo`, if the run does not come to a good end.
 
     Raises `StepFailed`; `ReplayError` for a record that does not fit the type; and `Usage` for a
-    type of which nothing can be made."""
+    type of which nothing can be made, and for an `fn` that is no function."""
     check_type(returns)
     _note_unsure(pass_, key, undo)
     known = recalled(pass_, key)
@@ -91,6 +92,7 @@ def run_step(
         tried = known.tried
         if known.phase == "retrying":
             yield Park(key, known.due_us)
+    check_function(fn, key)
     terms = _terms(retry, key) if retry is not None else None
     can_undo = undo is not None
     while True:

@@ -52,6 +52,33 @@ def test_completed_step_is_not_run_again() -> None:
     assert record.calls() == ["add"]
 
 
+async def fetch() -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("made", "shown"),
+    [
+        (lambda: 5, "a value of type int"),
+        (lambda: None, "None"),
+        (fetch, "the coroutine fetch, as the call of an `async def` function makes it,"),
+    ],
+    ids=["value", "nothing", "coroutine"],
+)
+def test_what_a_call_has_returned_is_no_function(made: Callable[[], Any], shown: str) -> None:
+    """`run("fetch", fetch())` is the caller's mistake: it is said at once, in words that name it,
+    and not tried again."""
+
+    def handler(ctx: Context) -> Any:
+        return ctx.step.run("fetch", made())
+
+    record = Record()
+    error = play(handler, record).error
+    assert isinstance(error, Usage)
+    assert str(error) == f"step 'fetch' was given {shown} instead of a function"
+    assert not Failure.of(error).retryable
+    assert record.told == []
+
+
 def test_step_that_was_cut_off_before_its_record_runs_again() -> None:
     """It runs at least once: no record says that it ran before."""
     record = Record()
