@@ -52,7 +52,7 @@ def test_completed_step_is_not_run_again() -> None:
     assert record.calls() == ["add"]
 
 
-async def fetch() -> None: ...
+async def find() -> None: ...
 
 
 @pytest.mark.parametrize(
@@ -60,21 +60,21 @@ async def fetch() -> None: ...
     [
         (lambda: 5, "a value of type int"),
         (lambda: None, "None"),
-        (fetch, "the coroutine fetch, as the call of an `async def` function makes it,"),
+        (find, "the coroutine find, as the call of an `async def` function makes it,"),
     ],
     ids=["value", "nothing", "coroutine"],
 )
 def test_what_a_call_has_returned_is_no_function(made: Callable[[], Any], shown: str) -> None:
-    """`run("fetch", fetch())` is the caller's mistake: it is said at once, in words that name it,
+    """`run("find", find())` is the caller's mistake: it is said at once, in words that name it,
     and not tried again."""
 
     def handler(ctx: Context) -> Any:
-        return ctx.step.run("fetch", made())
+        return ctx.step.run("find", made())
 
     record = Record()
     error = play(handler, record).error
     assert isinstance(error, Usage)
-    assert str(error) == f"step 'fetch' was given {shown} instead of a function"
+    assert str(error) == f"step 'find' was given {shown} instead of a function"
     assert not Failure.of(error).retryable
     assert record.told == []
 
