@@ -30,6 +30,7 @@ from enum import Enum
 from typing import Any, Final
 from uuid import UUID
 
+from stackshift_jobs.values import pydantic_models
 from stackshift_jobs.values.secrets import Secret
 
 _NUMPY_KINDS: Final = frozenset("biuf")
@@ -112,8 +113,9 @@ def _form_of_parts(value: Any) -> Any:
         return _form_of_struct(value)
     if hasattr(kind, "model_dump"):
         # By alias, as the model is read, and as its schema says.
+        to_be_read = pydantic_models.refuses_what_it_writes(kind)
         try:
-            return value.model_dump(mode="json", by_alias=True)
+            return value.model_dump(mode="json", by_alias=True, round_trip=to_be_read)
         except ValueError as bad:  # Of a serializer, such as that of a `Secret`.
             raise NoJsonForm(f"the model {kind.__name__} cannot be written: {bad}") from bad
     if _is_numpy_scalar(value):

@@ -8,7 +8,10 @@ and is validated as JSON: a strict model takes text for a datetime.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from contextvars import ContextVar
+from functools import lru_cache
+from inspect import signature
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
 from stackshift_jobs.errors import PayloadRefused
@@ -17,6 +20,37 @@ from stackshift_jobs.errors import PayloadRefused
 def is_model(of: Any) -> bool:
     """Is the type a pydantic model?"""
     return isinstance(of, type) and hasattr(of, "model_validate_json")
+
+
+@lru_cache(256)
+def refuses_what_it_writes(model: Any) -> bool:
+    """Would a model not read what it writes: because it, or a model in it, forbids other fields and
+    writes computed ones, or writes what a `Json` field has read? Then pydantic can write it
+    otherwise (`round_trip`), without the computed fields."""
+    return any(map(_writes_otherwise, _parts_of(model, set())))
+
+
+def _writes_otherwise(part: Any) -> bool:
+    if is_model(part):
+        forbids = part.model_config.get("extra") == "forbid"
+        return forbids and bool(part.model_computed_fields)
+    kind = part if isinstance(part, type) else type(part)
+    return kind.__name__ == "Json" and kind.__module__.partition(".")[0] == "pydantic"
+
+
+def _parts_of(of: Any, seen: set[int]) -> Iterator[Any]:
+    """A type of a model's field and all parts of it, each once: arguments, and the fields of models
+    with what they are annotated with."""
+    if id(of) in seen:
+        return
+    seen.add(id(of))
+    yield of
+    parts = get_args(of)
+    if is_model(of):
+        fields = getattr(of, "model_fields", {}).values()
+        parts += tuple(part for field in fields for part in (field.annotation, *field.metadata))
+    for part in parts:
+        yield from _parts_of(part, seen)
 
 
 def mentions_models(of: Any, seen: frozenset[Any] = frozenset()) -> bool:
@@ -56,7 +90,8 @@ def read_model(value: Any, model: Any) -> Any:
 
     reading = _secrets.set(secrets)
     try:
-        return model.model_validate_json(json.dumps(value, default=put_aside))
+        text = json.dumps(value, default=put_aside)
+        return model.model_validate_json(text, **_names(model))
     except ValueError as bad:
         errors: list[Any] = getattr(bad, "errors", list)()
         place = errors[0]["loc"] if errors else ()
@@ -65,6 +100,14 @@ def read_model(value: Any, model: Any) -> Any:
         raise PayloadRefused(f"at {path}: {reason}", path=path) from bad
     finally:
         _secrets.reset(reading)
+
+
+@lru_cache(256)
+def _names(model: Any) -> dict[str, bool]:
+    """How fields are found: by alias, and by name, since a field that has an alias for reading alone
+    is written by its name. Pydantic before 2.11 has no such choice."""
+    can_choose = "by_name" in signature(model.model_validate_json).parameters
+    return {"by_alias": True, "by_name": True} if can_choose else {}
 
 
 _secrets: Final[ContextVar[dict[str, Any] | None]] = ContextVar("stackshift_reading", default=None)

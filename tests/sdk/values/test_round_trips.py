@@ -106,6 +106,23 @@ class Owner:
     since: timedelta
 
 
+class Area(pydantic.BaseModel, extra="forbid"):
+    """What would refuse the field that it computes."""
+
+    side: int
+
+    @pydantic.computed_field  # type: ignore[prop-decorator]
+    @property
+    def area(self) -> int:
+        return self.side**2
+
+
+class Plan(pydantic.BaseModel):
+    areas: dict[str, list[Area]]
+    notes: pydantic.Json[list[int]]
+    made_by: str = pydantic.Field("", validation_alias=pydantic.AliasChoices("madeBy", "author"))
+
+
 class Page(pydantic.BaseModel, Generic[T]):
     items: list[T]
 
@@ -161,6 +178,18 @@ LEAVES: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
     "models in a dataclass": (
         Owner,
         st.builds(Owner, st.builds(Dog, barks=st.integers()), durations),
+    ),
+    "computed field": (Area, st.builds(Area, side=st.integers(0, 9))),
+    "models that write otherwise": (
+        Plan,
+        st.builds(
+            Plan,
+            areas=st.dictionaries(
+                st.text(max_size=2), st.lists(st.builds(Area, side=st.integers(0, 9)), max_size=2)
+            ),
+            notes=st.lists(st.integers(-9, 9), max_size=2).map(json.dumps),
+            madeBy=st.text(max_size=3),
+        ),
     ),
     "generic model": (Page[Cat], st.builds(Page[Cat], items=st.lists(sleepers, max_size=2))),
     "int keys": (
