@@ -105,7 +105,7 @@ def _in_whole_minutes(when: datetime) -> datetime:
 
 
 def _form_of_parts(value: Any) -> Any:
-    kind = type(value)
+    kind: Any = type(value)
     if is_dataclass(value) and not isinstance(value, type):
         members = ((field.name, getattr(value, field.name)) for field in fields(value))
         return dict(_given(members))

@@ -104,8 +104,8 @@ def read_model(value: Any, model: Any) -> Any:
 
 @lru_cache(256)
 def _names(model: Any) -> dict[str, bool]:
-    """How fields are found: by alias, and by name, since a field that has an alias for reading alone
-    is written by its name. Pydantic before 2.11 has no such choice."""
+    """How fields are found: by alias, and by name, since a field with an alias for reading alone is
+    written by its name. Pydantic before 2.11 has no such choice."""
     can_choose = "by_name" in signature(model.model_validate_json).parameters
     return {"by_alias": True, "by_name": True} if can_choose else {}
 
