@@ -210,6 +210,8 @@ QUEUES: Final = (
 CONTENDERS: Final = (
     Contender("StackShift, async def", "ours.py", lambda _services: ["async"]),
     Contender("StackShift, def", "ours.py", lambda _services: ["sync"]),
+    Contender("the floor, async def", "floor_driver.py", lambda _services: ["async"]),
+    Contender("the floor, def", "floor_driver.py", lambda _services: ["threads"]),
     Contender(
         "Restate",
         "restate_driver.py",

@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -86,6 +87,7 @@ class Restate(Peer):
                 cwd=self._folder,
                 stdout=log,
                 stderr=log,
+                start_new_session=True,  # It has processes of its own, which outlive a kill.
             )
         until(lambda: _answers(admin, "GET", "/health") and _accepts(handlers), 0.05)
         deployment = {"uri": f"http://{here}:{handlers}", "force": True}
@@ -126,8 +128,9 @@ class Restate(Peer):
         return [self._server.pid, self._handlers.pid]
 
     def close(self):
+        os.killpg(self._handlers.pid, signal.SIGKILL)
+        self._server.kill()
         for process in (self._handlers, self._server):
-            process.kill()
             process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
 
