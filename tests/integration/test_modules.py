@@ -15,6 +15,7 @@ from helpers.inner_daemon import InsideDaemon
 from helpers.project import REPOSITORY, Project, environment
 from helpers.project_factory import Make
 from stackshift_jobs.errors import BadConfiguration, Busy, NotFound
+from stackshift_jobs.values.text import readable
 from stackshiftd.shell.tuning import Tuning
 
 GOOD = """
@@ -291,6 +292,27 @@ def check(project: Project) -> dict[str, Any]:
     )
     report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return report
+
+
+@pytest.mark.parametrize("name", ["caf\udce9.py", "d\udce9/tasks.py", "run\udce9.sh"])
+def test_file_whose_name_is_not_utf8_keeps_nothing_else_from_work(
+    make_project: Make, name: str
+) -> None:
+    """No worker could say what it had loaded. It is a failed module, whose name is escaped."""
+    project = make_project(GOOD)
+    write(project, f"jobs/{name}", "#!/bin/sh\n# stackshift: job odd\n" if "run" in name else TASKS)
+    shown = readable(name)
+    [checked] = [each for each in check(project)["modules"] if each["error"]]
+    project.start()
+    wait_until(lambda: project.call("job.list")["jobs"], "the job modules to be loaded")
+    told = project.call("job.list")
+    [failure] = told["failed_modules"]
+    assert failure["file"] == checked["file"] == str(project.root / "jobs" / shown)
+    assert failure["message"] == "its path is not UTF-8: rename it"
+    assert checked["module"] == failure["module"]
+    assert [job["name"] for job in told["jobs"]] == ["good"]
+    assert project.finish(project.begin("good"))["result"] == "good"
+    assert project.call("daemon.status")["changed_files"] == []
 
 
 def test_what_is_no_file_keeps_no_worker_from_its_start(make_project: Make) -> None:

@@ -16,6 +16,7 @@ from stackshift_jobs.errors import BadConfiguration, StackshiftError
 from stackshift_jobs.programs import inheritance
 from stackshift_jobs.project.config import load_config
 from stackshift_jobs.registry import registry
+from stackshift_jobs.values.text import readable
 from stackshiftd.worker import code_files, loader
 from stackshiftd.worker.file_schedules import AT_BOOT, file_schedules, problem_of
 from stackshiftd.worker.frames import FailedModule, JobFacts
@@ -56,7 +57,8 @@ def check(root: Path, deadly: str = "{}") -> int:
                 bad_schedule = BadConfiguration(f"job {facts_of.name}: {problem}; {AT_BOOT}")
                 failed.append(loader.invalid(registry[facts_of.name], bad_schedule))
     errors = {failure.module: failure for failure in failed}
-    files = {source.module: str(source.file) for source in code_files.sources(root, jobs)}
+    sources = code_files.sources(root, jobs)
+    files = {readable(each.module): readable(str(each.file)) for each in sources}
     # Modules elsewhere have jobs, too, if a job module imports them.
     for module in (*errors, *sorted({each.module for each in facts})):
         files.setdefault(module, _file_of(module))

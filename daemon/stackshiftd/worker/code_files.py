@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from stackshift_jobs.project.script_header import is_script
+from stackshift_jobs.values.text import readable
 
 _PACKAGE: Final = "__init__.py"
 _INSTALLED: Final = frozenset(("site-packages", "dist-packages"))
@@ -33,6 +34,12 @@ class ModuleSource(NamedTuple):
     def is_script(self) -> bool:
         """Is it a shell job, and nothing to import?"""
         return "/" in self.module
+
+    @property
+    def has_name(self) -> bool:
+        """Can the module be named? Not if its path is not UTF-8, as no message is then, and no
+        record."""
+        return is_text(self.file)
 
 
 class CodeFile(msgspec.Struct, frozen=True):
@@ -71,6 +78,11 @@ def _source(project: Path, file: Path) -> ModuleSource:
     return ModuleSource(path if "/" in path else f"./{path}", file)
 
 
+def is_text(path: Path) -> bool:
+    """Is the path UTF-8?"""
+    return readable(str(path)) == str(path)
+
+
 def read_file(path: Path) -> CodeFile | None:
     """The file as it is now; None if it cannot be read, or is none: a pipe would never end."""
     try:
@@ -91,8 +103,9 @@ def read_sources(project: Path, jobs: list[str]) -> dict[str, CodeFile]:
 
 
 def read_files(project: Path, paths: set[Path]) -> dict[str, CodeFile]:
-    """Those of the files that are in the project and can be read, by relative path."""
-    read = {_path(project, path): read_file(path) for path in paths if path.is_relative_to(project)}
+    """Those of the files that are in the project and can be named and read, by relative path."""
+    inside = (path for path in paths if path.is_relative_to(project) and is_text(path))
+    read = {_path(project, path): read_file(path) for path in inside}
     return {path: file for path, file in read.items() if file is not None}
 
 
@@ -104,7 +117,8 @@ def read_imported(project: Path) -> dict[str, CodeFile]:
         if not isinstance(name, str):
             continue
         path = Path(name)
-        if path.is_relative_to(project) and not _is_installed(project, path):
+        is_projects = path.is_relative_to(project) and not _is_installed(project, path)
+        if is_projects and is_text(path):
             file = read_file(path)
             if file is not None:
                 found[_path(project, path)] = file
@@ -125,7 +139,7 @@ def _path(project: Path, file: Path) -> str:
 def changed(project: Path, jobs: list[str], loaded: dict[str, CodeFile]) -> list[str]:
     """The files that differ from what was `loaded`, that are new in the folders of jobs, or that
     are gone; sorted. One that was only touched, and is as it was, is none of them."""
-    now = {_path(project, source.file) for source in sources(project, jobs)}
+    now = {_path(project, each.file) for each in sources(project, jobs) if each.has_name}
     different = [path for path, file in loaded.items() if differs(project / path, file)]
     return sorted({*different, *(now - loaded.keys())})
 

@@ -92,11 +92,11 @@ def load(
                 FailedModule(entry, str(project / entry), 0, "FileNotFoundError", "does not exist")
             )
     for source in sources(project, jobs):
+        if not source.has_name:
+            failed.append(_left_out(source, "BadConfiguration", "its path is not UTF-8: rename it"))
+            continue
         if source.module in deadly:
-            reason = deadly[source.module]
-            failed.append(
-                FailedModule(source.module, readable(str(source.file)), 0, "WorkerDied", reason)
-            )
+            failed.append(_left_out(source, "WorkerDied", deadly[source.module]))
             continue
         importing(source.module)
         try:
@@ -247,6 +247,10 @@ def code_digest(job: Job) -> str:
         return sha256(Path(file).read_bytes()).hexdigest()[:7] if file else ""
     except OSError:
         return ""
+
+
+def _left_out(source: ModuleSource, kind: str, why: str) -> FailedModule:
+    return FailedModule(readable(source.module), readable(str(source.file)), 0, kind, why)
 
 
 def _failure(source: ModuleSource, error: BaseException) -> FailedModule:
