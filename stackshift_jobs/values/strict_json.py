@@ -18,6 +18,7 @@ from math import isfinite
 from typing import Any, Final
 
 from stackshift_jobs.errors import PayloadRefused
+from stackshift_jobs.values import json_text
 from stackshift_jobs.values.encoding import NoJsonForm, json_form, json_key
 from stackshift_jobs.values.limits import MAX_DIGITS
 from stackshift_jobs.values.sizes import size_text
@@ -84,9 +85,7 @@ def _key(key: Any, path: str) -> str:
         raise refuse(path, str(bad)) from None
 
 
-_encoder = json.JSONEncoder(
-    ensure_ascii=True, allow_nan=False, separators=(",", ":"), check_circular=False
-).encode
+_encoder: Final = json_text.encoder(ensure_ascii=True, allow_nan=False)
 
 
 def too_large(what: str, size: int, limit: int) -> PayloadRefused:
@@ -187,8 +186,7 @@ def loads(text: str | bytes, max_bytes: int = MAX_BYTES, what: str = "the value"
     `max_bytes` bytes (of `what`), white space and needless escapes not counted."""
     raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     try:
-        decode = _decode_long if _may_be_long(raw) else _decode
-        value = decode(raw.decode("utf-8"))
+        value = _decode(raw)
     except PayloadRefused:
         raise
     except UnicodeDecodeError as bad:
@@ -218,14 +216,24 @@ def _no_constant(name: str) -> Any:
     raise PayloadRefused(f"{name} is not a JSON number", path="$")
 
 
-_decode: Final = json.JSONDecoder(
+_decode_short: Final = json_text.decoder(
     object_pairs_hook=_no_duplicates, parse_constant=_no_constant
-).decode
+)
 _decode_long: Final = json.JSONDecoder(
     object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_int=_integer
 ).decode
-"""The same for a text with many digits; a number is checked before it is converted, which takes
-long for very many."""
+"""The same for a text with many digits, whose numbers are checked before they are converted, which
+takes long for very many; and for one that is not JSON, since its errors say where."""
+
+
+def _decode(raw: bytes) -> Any:
+    text = raw.decode("utf-8")
+    if not _may_be_long(raw):
+        try:
+            return _decode_short(text)
+        except json_text.NotJson:
+            pass
+    return _decode_long(text)
 
 
 def read_back(value: Any, text: bytes) -> Any:

@@ -48,22 +48,40 @@ def _surely_plain(value: Any, depth: int = 0) -> bool:
         return bool(value - value == 0.0)
     if depth >= _SURE_DEPTH:
         return False
+    # Loops, and leaves looked at here: `all` and a call for each leaf take twice as long.
     if kind is dict:
-        return all(type(k) is str and _surely_plain(v, depth + 1) for k, v in value.items())
-    return kind is list and all(_surely_plain(v, depth + 1) for v in value)
+        for key, member in value.items():
+            if type(key) is not str:
+                return False
+            if type(member) not in _SURE and not _surely_plain(member, depth + 1):
+                return False
+        return True
+    if kind is list:
+        for item in value:
+            if type(item) not in _SURE and not _surely_plain(item, depth + 1):
+                return False
+        return True
+    return False
+
+
+def _plain_json(value: Any) -> bytes:
+    """`value` as JSON in UTF-8 if it is valid beyond doubt, and no larger than the largest payload;
+    else nothing."""
+    if not _surely_plain(value):
+        return b""
+    try:
+        body = _encode(value).encode("utf-8")
+    except UnicodeEncodeError:  # Half a character.
+        return b""
+    return body if len(body) <= MAX_PAYLOAD_BYTES else b""
 
 
 def encode_value(value: Any, place: str) -> bytes:
     """`value` as JSON in UTF-8; raises `PayloadRefused`, whose path starts at `value` and whose
     message begins with `place`, the name of the parameter."""
     try:
-        if _surely_plain(value):
-            try:
-                body = _encode(value).encode("utf-8")
-            except UnicodeEncodeError:  # Half a character.
-                body = b""
-            if 0 < len(body) <= MAX_PAYLOAD_BYTES:
-                return body
+        if body := _plain_json(value):
+            return body
         from stackshift_jobs.values import strict_json
 
         strict_json.dumps(value, MAX_PAYLOAD_BYTES)
@@ -79,6 +97,8 @@ def encode_value(value: Any, place: str) -> bytes:
 def encode_params(params: Mapping[str, Any], place: str = "") -> bytes:
     """The encoded `params` object. Each parameter is checked as a value by itself, and each of the
     runs of `run.start_many` as the params of a `run.start`."""
+    if body := _plain_json(params):
+        return body
     parts = []
     for name, value in params.items():
         if name == "runs" and isinstance(value, list):

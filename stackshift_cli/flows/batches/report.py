@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from time import monotonic
 from typing import Any, Final
 
@@ -49,21 +48,21 @@ class Report:
             self.reused += 1
         else:
             self.started += 1
-        with self._noting():
-            if self._session.json:
-                messages.data(messages.compact({"line": number, **result}))
-            else:
-                messages.data(result["id"])
+        if self._session.json:
+            self._write(messages.compact({"line": number, **result}) + "\n")
+        else:
+            self._write(result["id"] + "\n")
 
     def flush(self) -> None:
         """Let the ids printed so far be read."""
-        with self._noting():
-            sys.stdout.flush()
+        self._write("", flush=True)
 
-    @contextmanager
-    def _noting(self) -> Iterator[None]:
+    def _write(self, text: str, flush: bool = False) -> None:
+        """Write `text` to standard output; what keeps it from that ends the batch, later."""
         try:
-            yield
+            sys.stdout.write(text)
+            if flush:
+                sys.stdout.flush()
         except OutputClosed:
             self.unread = OutputFailed("standard output was closed by its reader")
         except OutputFailed as bad:

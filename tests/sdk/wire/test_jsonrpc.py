@@ -25,6 +25,23 @@ def test_value_is_written_as_strict_json_writes_it(value: Any) -> None:
     assert strict_json.dumps(json.loads(written)) == strict_json.dumps(value)
 
 
+@pytest.mark.parametrize("value", PLAIN, ids=repr)
+def test_params_are_the_same_written_at_once_or_one_by_one(value: Any) -> None:
+    """All at once if each is plain; a tuple beside them has each looked at by itself."""
+    written = jsonrpc.encode_value(value, "payload")
+    assert jsonrpc.encode_params({"payload": value}) == b'{"payload":' + written + b"}"
+    mixed = jsonrpc.encode_params({"payload": value, "after": ("run_1",)})
+    assert mixed == b'{"payload":' + written + b',"after":["run_1"]}'
+    many = jsonrpc.encode_params({"runs": [{"payload": value}, {"labels": {}}]})
+    assert many == b'{"runs":[{"payload":' + written + b'},{"labels":{}}]}'
+
+
+def test_params_may_be_larger_together_than_each_of_them() -> None:
+    """The limit is one for values; that of the line is the daemon's."""
+    half = "x" * (MAX_PAYLOAD_BYTES - 100)
+    assert len(jsonrpc.encode_params({"payload": half, "labels": half})) > MAX_PAYLOAD_BYTES
+
+
 def nested(depth: int) -> Any:
     """A list in a list, `depth` levels deep."""
     value: Any = []
