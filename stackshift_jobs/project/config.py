@@ -207,7 +207,7 @@ KEYS: Final[tuple[Key, ...]] = (
     _schedules("queue", TEXT, None, "Queue of the runs.", "that of job"),
     _schedules("expect", EXPECTATION, None, "By when, or how often, a run completes.", "nothing"),
     _schedules("max_runtime", DURATION, None, "How long a run may take.", "as job says"),
-    _schedules("heartbeat", WEB_ADDRESS, None, "URL that is told of its runs.", "none"),
+    _schedules("heartbeat", WEB_ADDRESS, None, "URL to notify when its runs begin and end.", "none"),
     _retry("max_attempts", _COUNT, 3, "Attempts of a run, including the first."),
     _retry("backoff", DURATION, "1s", "Delay before the second attempt."),
     _retry("factor", number(1, MAX_FACTOR), 2.0, "How much longer each delay is than the last."),

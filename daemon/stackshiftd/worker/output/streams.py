@@ -212,7 +212,7 @@ class RunLogHandler(logging.Handler):
         log = current_log.get()
         try:
             text = self.format(record)
-        except Exception:  # As for any handler of logging, it is no failure of who logs.
+        except Exception:  # As in any handler of logging, the caller must not fail.
             self.handleError(record)
             return
         if log is not None:
