@@ -159,7 +159,7 @@ KEYS: Final[tuple[Key, ...]] = (
     _project("data_dir", PATH, None, "Where journal, socket and logs are.", ".stackshift"),
     _project("watch", FLAG, False, "Reload job modules when they change."),
     _journal("durability", _DURABILITY, "always", _BEFORE_REPLY),
-    _journal("segment_size", size(4 * KIB, 4 * GIB), "64MiB", "Size of one journal file."),
+    _journal("segment_size", size(4 * KIB, 4 * GIB), "8MiB", "Size of one journal file."),
     _journal("retention", DURATION, "30d", "How long finished runs and removed keys are kept."),
     _journal("url", DATABASE, None, "PostgreSQL database that has the journal.", "files alone"),
     _journal("lease", duration("1s", "1m"), "3s", "Silence after which another daemon may lead."),
@@ -207,7 +207,9 @@ KEYS: Final[tuple[Key, ...]] = (
     _schedules("queue", TEXT, None, "Queue of the runs.", "that of job"),
     _schedules("expect", EXPECTATION, None, "By when, or how often, a run completes.", "nothing"),
     _schedules("max_runtime", DURATION, None, "How long a run may take.", "as job says"),
-    _schedules("heartbeat", WEB_ADDRESS, None, "URL to notify when its runs begin and end.", "none"),
+    _schedules(
+        "heartbeat", WEB_ADDRESS, None, "URL to notify when its runs begin and end.", "none"
+    ),
     _retry("max_attempts", _COUNT, 3, "Attempts of a run, including the first."),
     _retry("backoff", DURATION, "1s", "Delay before the second attempt."),
     _retry("factor", number(1, MAX_FACTOR), 2.0, "How much longer each delay is than the last."),

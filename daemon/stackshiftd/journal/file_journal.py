@@ -48,7 +48,9 @@ from stackshiftd.journal.snapshots import Snapshot
 from stackshiftd.journal.witness import Known, Witness
 from stackshiftd.journal.writer import Appender, full
 
-SEGMENT_SIZE: Final = 64 << 20
+SEGMENT_SIZE: Final = 8 << 20
+"""A start after a crash checks every line of the last segment and folds what follows the newest
+snapshot, which is taken when a segment is full: about 50,000 records, in half a second or less."""
 RESERVE_BYTES: Final = 16 << 20
 INTERVAL_S: Final = 0.1
 """How long an acknowledged record may stay unknown to the witness; and, with `durability =

@@ -38,7 +38,7 @@ DEFAULTS: dict[str, Any] = {
     "project.data_dir": None,
     "project.watch": False,
     "journal.durability": "always",
-    "journal.segment_size_bytes": 64 * 2**20,
+    "journal.segment_size_bytes": 8 * 2**20,
     "journal.retention_ms": 30 * 86_400_000,
     "journal.url": None,
     "journal.lease_ms": 3000,

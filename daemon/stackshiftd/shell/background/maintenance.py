@@ -132,12 +132,19 @@ class Maintenance:
         return known
 
     def compact_if_due(self) -> None:
-        """Take a snapshot if a segment was sealed since the last one."""
+        """Take a snapshot if segments were sealed since the last one, and if together they are as
+        large as that: so a snapshot of very many runs costs no more than their records did."""
         stats = self._journal.stats()
         snapshot = stats["snapshot"]
-        base = snapshot["seq"] if snapshot else 0
-        sealed = any(segment["first_seq"] > base for segment in stats["segments"][:-1])
-        due = sealed and not self._compacting and time.monotonic() >= self._again_at
+        base, size = (snapshot["seq"], snapshot["bytes"]) if snapshot else (0, 0)
+        segments = stats["segments"]
+        sealed = [each["bytes"] for each in segments[:-1] if each["first_seq"] > base]
+        due = (
+            bool(sealed)
+            and sum(sealed) >= size
+            and not self._compacting
+            and time.monotonic() >= self._again_at
+        )
         if due and self._damage.first is None:  # A damaged segment stays so until it is repaired.
             self._compacting = True
             # A failed compaction is not repeated at once; a successful one leaves nothing to do.
