@@ -21,15 +21,18 @@ import logging
 import threading
 from array import array
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
 from stackshift_jobs.errors import Busy, StackshiftError
+from stackshiftd.history.filters import Filters, Group, group_of
 from stackshiftd.history.rows import RunRow
-from stackshiftd.history.table import Filters, Refused, Table, Unreliable, delete
+from stackshiftd.history.table import Refused, Table, Unreliable, delete
 
 log = logging.getLogger("stackshiftd.history")
 
@@ -368,13 +371,42 @@ class History:
         `Rebuilding`."""
         self._be_listable()
         pending = self._pending()
-        nothing: list[RunRow] = []
-        written = self._asked(lambda table: table.newest(filters, limit + len(pending)), nothing)
-        self._be_listable()
         rows = [row for row in pending.values() if row is not None and filters.match(row)]
-        rows.extend(row for row in written if row.id not in pending)
+        nothing: list[RunRow] = []
+        found, rest = 0, filters
+        while found < limit:
+            # Of runs whose rows are not written yet, there may be earlier ones.
+            part = self._asked(partial(Table.newest, filters=rest, limit=limit), nothing)
+            self._be_listable()
+            written = [row for row in part if row.id not in pending]
+            rows += written
+            found += len(written)
+            if len(part) < limit:
+                break
+            rest = filters._replace(before_seq=part[-1].created_seq)
         rows.sort(key=lambda row: -row.created_seq)
         return rows[:limit]
+
+    def counts(self, filters: Filters, without: Iterable[int]) -> Counter[Group]:
+        """How many finished runs of each group match, except those that the records `without`
+        created. See `Table.counts` for the filters. Raises `Rebuilding`."""
+        self._be_listable()
+        pending = self._pending()
+        left_out = set(without)
+        counts = Counter(
+            group_of(row)
+            for row in pending.values()
+            if row is not None and row.created_seq not in left_out and filters.match(row)
+        )
+        for run, row in pending.items():
+            earlier = row or self._asked(partial(Table.find, run=run), None)
+            if earlier is not None:
+                left_out.add(earlier.created_seq)
+        nothing: Counter[Group] = Counter()
+        ask = partial(Table.counts, filters=filters, without=left_out)
+        counts.update(self._asked(ask, nothing))
+        self._be_listable()
+        return counts
 
     def _pending(self) -> dict[str, RunRow | None]:
         return {**self._writing, **self._waiting}

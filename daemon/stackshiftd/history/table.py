@@ -1,4 +1,5 @@
-"""The index's file, in SQLite: finished runs by id, by suffix, and newest first by job and status.
+"""The index's file, in SQLite: finished runs by id, by suffix, and newest first by what they have
+in common.
 
 Owns the schema, and the judgement what an error of SQLite means. Knows no journal and no loop. Any
 answer that it gives is either right or an error: each row has a crc over all its columns, and
@@ -7,62 +8,74 @@ answer that it gives is either right or an error: each row has a crc over all it
 - It is created in one transaction: a file has all of its schema, or none of it.
 - `covered_seq` is written in the same transaction as the rows that it covers.
 - No commit waits for a sync: what a power cut takes is derived from the journal again.
+- A run is in one group (`filters.Group`), and each of its terms is in `terms` once. A list by any
+  of these merges the groups that match, each of which is in order; so what it costs depends on the
+  page and on the number of groups. The file knows how many runs each group has.
 """
 
 from __future__ import annotations
 
+import heapq
 import json
 import sqlite3
 import threading
 import zlib
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
+from stackshiftd.history.filters import Filters, Group, group_of, terms_of
 from stackshiftd.history.rows import RunRow
 
-VERSION: Final = 3
+VERSION: Final = 4
 
-# `tail` is the id reversed: one index finds a run by its id and by any suffix of it.
+# `tail` is the id reversed: one index finds a run by its id and by any suffix of it. An index of
+# SQLite has the rowid, which is `created_seq`, behind its own columns.
 _SCHEMA: Final = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    """CREATE TABLE groups (
+        grp INTEGER PRIMARY KEY,
+        job TEXT NOT NULL,
+        queue TEXT NOT NULL,
+        status TEXT NOT NULL,
+        is_root INTEGER NOT NULL,
+        runs INTEGER NOT NULL,
+        crc INTEGER NOT NULL
+    )""",
     """CREATE TABLE runs (
         created_seq INTEGER PRIMARY KEY,
         tail TEXT NOT NULL UNIQUE,
-        job TEXT NOT NULL,
-        status TEXT NOT NULL,
-        queue TEXT NOT NULL,
+        grp INTEGER NOT NULL,
+        terms INTEGER NOT NULL,
         created_us INTEGER NOT NULL,
         finished_us INTEGER NOT NULL,
         facts TEXT NOT NULL,
         places BLOB NOT NULL,
         crc INTEGER NOT NULL
     )""",
-    "CREATE INDEX runs_job ON runs (job, created_seq)",
-    "CREATE INDEX runs_status ON runs (status, created_seq)",
+    "CREATE INDEX runs_grp ON runs (grp)",
+    """CREATE TABLE terms (
+        term INTEGER NOT NULL,
+        grp INTEGER NOT NULL,
+        created_seq INTEGER NOT NULL,
+        PRIMARY KEY (term, grp, created_seq)
+    ) WITHOUT ROWID""",
     "INSERT INTO meta VALUES ('covered_seq', '0')",
     f"PRAGMA user_version = {VERSION}",
 )
-_COLUMNS: Final = (
-    "created_seq, tail, job, status, queue, created_us, finished_us, facts, places, crc"
-)
-# The later row of a run wins; of two with the same end, the one with more records. While an index
-# is rebuilt, older rows are written after newer ones.
-_ENTER: Final = """
-INSERT INTO runs VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT (created_seq) DO UPDATE
-SET tail = excluded.tail, job = excluded.job, status = excluded.status, queue = excluded.queue,
-    created_us = excluded.created_us, finished_us = excluded.finished_us, facts = excluded.facts,
-    places = excluded.places, crc = excluded.crc
-WHERE (json_extract(excluded.facts, '$[16]'), length(excluded.places))
-    >= (json_extract(facts, '$[16]'), length(places))
-"""
+_COLUMNS: Final = "created_seq, tail, grp, terms, created_us, finished_us, facts, places, crc"
+_THESE: Final = "created_seq IN (SELECT value FROM json_each(?))"
 _COVER: Final = """
 UPDATE meta SET value = max(CAST(value AS INTEGER), ?) WHERE name = 'covered_seq'
 """
+COMMON: Final = 1000
+"""A term that so many runs have is not counted further."""
 
 _NOT_NOW: Final = frozenset(
     (
@@ -90,37 +103,35 @@ class Refused(Exception):
     """The file is as it was, but the system did not let us read or write it now."""
 
 
-class Filters(NamedTuple):
-    """Which runs to list: those that match all that is given, created by the records from
-    `from_seq` on and before `before_seq`; with `is_root` only those that no other run started."""
+class _Groups:
+    """The groups of the file by their numbers, and how many runs each has."""
 
-    job: str | None = None
-    statuses: frozenset[str] | None = None
-    queue: str | None = None
-    labels: dict[str, str] | None = None
-    since_us: int = 0
-    before_seq: int | None = None
-    from_seq: int = 0
-    is_root: bool = False
-    parent: str | None = None
-    forked_from: str | None = None
-    until_us: int | None = None
+    def __init__(self, by_number: dict[int, Group], runs: Counter[int]) -> None:
+        self.by_number = by_number
+        self.runs = runs
+        self._numbers: dict[tuple[str, str, str, bool], int] = {
+            group: number for number, group in by_number.items()
+        }
 
-    def match(self, row: RunRow) -> bool:
-        """Does `row` match?"""
-        return (
-            self.job in (None, row.job)
-            and (self.statuses is None or row.status in self.statuses)
-            and self.queue in (None, row.queue)
-            and row.created_us >= self.since_us
-            and (self.until_us is None or row.created_us <= self.until_us)
-            and row.created_seq >= self.from_seq
-            and (self.before_seq is None or row.created_seq < self.before_seq)
-            and not (self.is_root and row.parent)
-            and self.parent in (None, row.parent)
-            and self.forked_from in (None, row.forked_from)
-            and all(row.labels.get(k) == v for k, v in (self.labels or {}).items())
-        )
+    def copy(self) -> _Groups:
+        return _Groups(dict(self.by_number), Counter(self.runs))
+
+    def number(self, row: RunRow) -> int:
+        """The number of a run's group, which is given one if it is new."""
+        number = self._numbers.get((row.job, row.queue, row.status, not row.parent))
+        if number is None:
+            group, number = group_of(row), len(self._numbers) + 1
+            self.by_number[number] = group
+            self._numbers[group] = number
+        return number
+
+    def matching(self, filters: Filters) -> dict[int, Group]:
+        """Those that have runs, and whose runs may match."""
+        return {
+            number: group
+            for number, group in self.by_number.items()
+            if self.runs[number] and filters.match_group(group)
+        }
 
 
 @contextmanager
@@ -177,6 +188,7 @@ class Table:
         if owner != journal_id:
             raise Unreliable("it belongs to another journal")
         self.covered_seq  # noqa: B018  # Raises if there is none.
+        self._groups = _read_groups(db)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -192,29 +204,92 @@ class Table:
     # --- Writing ---------------------------------------------------------------------------
 
     def write(self, rows: Iterable[RunRow], gone: Iterable[str], covered_seq: int) -> None:
-        """Write `rows`, remove the runs `gone`, and raise `covered_seq`, in one transaction.
+        """Write `rows`, remove the runs `gone`, and raise `covered_seq`, in one transaction. The
+        later row of a run wins; of two with the same end, the one with more records. (While an
+        index is rebuilt, older rows are written after newer ones.)
 
         Raises `Refused`, and then nothing of it is written; or `Unreliable`.
         """
-        values = [_values(row) for row in rows]
-        tails = [(run[::-1],) for run in gone]
-        with self._lock, _judged(writing=True), self._transaction():
-            self._db.executemany(_ENTER, values)
-            self._db.executemany("DELETE FROM runs WHERE tail = ?", tails)
-            self._db.execute(_COVER, (covered_seq,))
+        latest: dict[int, RunRow] = {}
+        for row in rows:
+            if row.created_seq not in latest or not _is_older(row, latest[row.created_seq]):
+                latest[row.created_seq] = row
+        tails = json.dumps([run[::-1] for run in gone])
+        with self._lock, _judged(writing=True):
+            groups = self._groups.copy()
+            with self._transaction():
+                these = f"WHERE {_THESE}"
+                replaced = []
+                for known in self._select(these, (json.dumps(list(latest)),)):
+                    if _is_older(latest[known.created_seq], known):
+                        del latest[known.created_seq]
+                    else:
+                        replaced.append(known.created_seq)
+                self._remove(groups, these, json.dumps(replaced))
+                self._insert(groups, latest.values())
+                self._remove(groups, "WHERE tail IN (SELECT value FROM json_each(?))", tails)
+                self._save(groups)
+                self._db.execute(_COVER, (covered_seq,))
+            self._groups = groups
+
+    def _insert(self, groups: _Groups, rows: Iterable[RunRow]) -> None:
+        values: list[tuple[Any, ...]] = []
+        terms: list[tuple[int, int, int]] = []
+        for row in rows:
+            number = groups.number(row)
+            groups.runs[number] += 1
+            of_row = terms_of(row)
+            if of_row:
+                terms.extend((term, number, row.created_seq) for term in of_row)
+            values.append(_values(row, number, len(of_row)))
+        self._db.executemany("INSERT INTO runs VALUES (?,?,?,?,?,?,?,?,?)", values)
+        if terms:
+            self._db.executemany("INSERT INTO terms VALUES (?,?,?)", terms)
+
+    def _remove(self, groups: _Groups, where: str, value: Any) -> int:
+        """Remove runs, and what leads to them; returns their number."""
+        # Not grouped by SQLite, which would go through all runs in the order of their groups.
+        removed = self._db.execute(f"SELECT grp FROM runs {where}", (value,)).fetchall()
+        if not removed:
+            return 0
+        groups.runs.subtract(number for (number,) in removed)
+        # Most runs have no terms: these need not be read.
+        for row in self._select(f"{where} AND terms > 0", (value,)):
+            number = groups.number(row)
+            self._db.executemany(
+                "DELETE FROM terms WHERE term = ? AND grp = ? AND created_seq = ?",
+                [(term, number, row.created_seq) for term in terms_of(row)],
+            )
+        return self._db.execute(f"DELETE FROM runs {where}", (value,)).rowcount
+
+    def _save(self, groups: _Groups) -> None:
+        """Write the groups that have changed."""
+        changed = []
+        before = self._groups
+        for number, group in groups.by_number.items():
+            runs = groups.runs[number]
+            if number not in before.by_number or runs != before.runs[number]:
+                changed.append((number, *group, runs, _group_crc(number, group, runs)))
+        self._db.executemany("INSERT OR REPLACE INTO groups VALUES (?,?,?,?,?,?,?)", changed)
 
     def forget_before(self, finished_us: int) -> int:
         """Remove the runs that finished before this time; returns their number."""
-        with self._lock, _judged(writing=True), self._transaction():
-            return self._db.execute(
-                "DELETE FROM runs WHERE finished_us < ?", (finished_us,)
-            ).rowcount
+        with self._lock, _judged(writing=True):
+            groups = self._groups.copy()
+            with self._transaction():
+                removed = self._remove(groups, "WHERE finished_us < ?", finished_us)
+                self._save(groups)
+            self._groups = groups
+        return removed
 
     def empty(self) -> None:
         """Remove all rows: without `covered_seq` nobody knows which are missing, or too many."""
-        with self._lock, _judged(writing=True), self._transaction():
-            self._db.execute("DELETE FROM runs")
-            self._db.execute("UPDATE meta SET value = '0' WHERE name = 'covered_seq'")
+        with self._lock, _judged(writing=True):
+            with self._transaction():
+                for table in ("runs", "terms", "groups"):
+                    self._db.execute(f"DELETE FROM {table}")
+                self._db.execute("UPDATE meta SET value = '0' WHERE name = 'covered_seq'")
+            self._groups = _Groups({}, Counter())
 
     # --- Reading ---------------------------------------------------------------------------
 
@@ -229,7 +304,8 @@ class Table:
 
     def find(self, run: str) -> RunRow | None:
         """The row of the run with this id; None if there is none."""
-        rows = self._rows("WHERE tail = ?", (run[::-1],))
+        with self._lock, _judged():
+            rows = self._select("WHERE tail = ?", (run[::-1],))
         return rows[0] if rows else None
 
     def ending_in(self, suffix: str, limit: int) -> list[str]:
@@ -244,56 +320,116 @@ class Table:
 
     def newest(self, filters: Filters, limit: int) -> list[RunRow]:
         """Runs that match, newest (by creation) first, at most `limit`."""
-        clauses: list[str] = ["created_us >= ?"]
-        values: list[Any] = [filters.since_us]
-        for column in ("job", "queue"):
-            if (wanted := getattr(filters, column)) is not None:
-                clauses.append(f"{column} = ?")
-                values.append(wanted)
-        if filters.statuses is not None:
-            clauses.append(f"status IN ({', '.join('?' * len(filters.statuses))})")
-            values.extend(sorted(filters.statuses))
-        if filters.until_us is not None:
-            clauses.append("created_us <= ?")
-            values.append(filters.until_us)
-        if filters.before_seq is not None:
-            clauses.append("created_seq < ?")
-            values.append(filters.before_seq)
-        if filters.from_seq:
-            clauses.append("created_seq >= ?")
-            values.append(filters.from_seq)
-        if filters.is_root:
-            clauses.append("json_extract(facts, '$[9]') IS NULL")
-        if filters.parent is not None:
-            clauses.append("json_extract(facts, '$[9]') = ?")
-            values.append(filters.parent)
-        if filters.forked_from is not None:
-            clauses.append("json_extract(facts, '$[18]') = ?")
-            values.append(filters.forked_from)
-        for name, text in (filters.labels or {}).items():
-            clauses.append("json_extract(facts, '$[8].' || ?) = ?")
-            values.extend((json.dumps(name), text))
-        where = f"WHERE {' AND '.join(clauses)} ORDER BY created_seq DESC LIMIT ?"
-        return self._rows(where, (*values, limit))
-
-    def _rows(self, where: str, values: tuple[Any, ...]) -> list[RunRow]:
         with self._lock, _judged():
-            found = self._db.execute(f"SELECT {_COLUMNS} FROM runs {where}", values).fetchall()
-            return [_row(columns) for columns in found]
+            terms = filters.terms
+            if not terms and not filters.names_group:
+                spans, values = filters.spans
+                where = f"WHERE true{spans} ORDER BY created_seq DESC LIMIT ?"
+                return self._select(where, (*values, limit))
+            groups = self._groups.matching(filters)
+            terms.sort(key=self._frequency)
+            part = max(4, 2 * limit // max(1, len(groups)))
+            found = [self._of_group(number, terms, filters, part) for number in groups]
+            seqs = heapq.merge(*found, reverse=True) if len(found) != 1 else found[0]
+            rows: list[RunRow] = []
+            while len(rows) < limit:
+                wanted = list(islice(seqs, limit - len(rows)))
+                if not wanted:
+                    break
+                where = f"WHERE {_THESE} ORDER BY created_seq DESC"
+                # Two terms may be one number, in 2^64.
+                rows += filter(filters.match, self._select(where, (json.dumps(wanted),)))
+            return rows
+
+    def _of_group(
+        self, number: int, terms: list[int], filters: Filters, part: int
+    ) -> Iterator[int]:
+        """The runs of a group that have `terms`, newest first, read `part` by `part`."""
+        others = "".join(
+            " AND EXISTS (SELECT 1 FROM terms WHERE term = ? AND grp = t.grp AND created_seq ="
+            " t.created_seq)"
+            for _ in terms[1:]
+        )
+        source = "runs" if not terms else "terms"
+        of_term = " AND term = ?" if terms else ""
+        while True:
+            spans, values = filters.spans
+            if terms:
+                at = "(SELECT created_us FROM runs WHERE created_seq = t.created_seq)"
+                spans = spans.replace("created_us", at)
+            found = self._db.execute(
+                f"SELECT created_seq FROM {source} AS t WHERE grp = ?{of_term}{others}{spans}"
+                " ORDER BY created_seq DESC LIMIT ?",
+                (number, *terms, *values, part),
+            ).fetchall()
+            yield from (seq for (seq,) in found)
+            if len(found) < part:
+                return
+            filters = filters._replace(before_seq=found[-1][0])
+
+    def _frequency(self, term: int) -> int:
+        """How many runs have the term, up to `COMMON`."""
+        sql = "SELECT count(*) FROM (SELECT 1 FROM terms WHERE term = ? LIMIT ?)"
+        [count] = self._db.execute(sql, (term, COMMON)).fetchone()
+        return int(count)
+
+    def counts(self, filters: Filters, without: Iterable[int] = ()) -> Counter[Group]:
+        """How many runs of each group match, whenever they were created, `without` those that these
+        records created. Of filters with several terms nobody knows without reading the rows."""
+        terms = filters.terms
+        assert len(terms) <= 1, "only a look at each run can tell"
+        assert not filters.spans[1], "groups are not counted by time"
+        with self._lock, _judged():
+            groups = self._groups.matching(filters)
+            if terms:
+                sql = "SELECT grp, count(*) FROM terms WHERE term = ? GROUP BY grp"
+                counts = Counter(dict(self._db.execute(sql, terms)))
+                sql = (
+                    "SELECT grp FROM runs CROSS JOIN terms USING (grp, created_seq) WHERE term = ?"
+                )
+                sql += f" AND {_THESE}"
+            else:
+                counts = Counter({number: self._groups.runs[number] for number in groups})
+                sql = f"SELECT grp FROM runs WHERE {_THESE}"
+            left_out = self._db.execute(sql, (*terms, json.dumps(list(without))))
+            counts.subtract(number for (number,) in left_out)
+        return Counter({group: counts[number] for number, group in groups.items()})
+
+    def _select(self, where: str, values: tuple[Any, ...]) -> list[RunRow]:
+        found = self._db.execute(f"SELECT {_COLUMNS} FROM runs {where}", values).fetchall()
+        return [_row(columns) for columns in found]
 
     # --- Trust -----------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Read the whole file, on a connection of its own: structure, indexes, and the crc of each
-        row. Raises `Unreliable`. Takes about a second for 100,000 runs; reads go on meanwhile."""
+        """Read the whole file, on a connection of its own: structure, indexes, the crc of each row,
+        and that each row is in its group and under its terms. Raises `Unreliable`. Takes about a
+        second for 100,000 runs; reads and writes go on meanwhile."""
         if self.path is None:
             return
-        with _judged(), closing(sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True)) as db:
+        uri = f"{self.path.as_uri()}?mode=ro"
+        with _judged(), closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as db:
+            db.execute("BEGIN")
             [word] = db.execute("PRAGMA integrity_check(1)").fetchone()
             if word != "ok":
                 raise Unreliable(str(word).splitlines()[-1])
+            groups = _read_groups(db)
+            runs: Counter[int] = Counter()
+            terms = 0
             for columns in db.execute(f"SELECT {_COLUMNS} FROM runs"):
-                _check_crc(columns)
+                row = _row(columns)
+                number, of_row = columns[2], terms_of(row)
+                if groups.by_number.get(number) != group_of(row) or columns[3] != len(of_row):
+                    raise Unreliable(f"the row of record {columns[0]} is in the wrong place")
+                runs[number] += 1
+                for term in of_row:
+                    terms ^= hash((term, number, row.created_seq))
+            if runs != +groups.runs:
+                raise Unreliable("the groups do not have as many runs as they say")
+            for found in db.execute("SELECT term, grp, created_seq FROM terms"):
+                terms ^= hash(found)
+            if terms:
+                raise Unreliable("the terms are not those of the runs")
 
     def close(self) -> None:
         """Close the file; idempotent."""
@@ -315,14 +451,36 @@ def delete(path: Path) -> None:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
-def _values(row: RunRow) -> tuple[Any, ...]:
+def _read_groups(db: sqlite3.Connection) -> _Groups:
+    """Raises `Unreliable`."""
+    by_number: dict[int, Group] = {}
+    runs: Counter[int] = Counter()
+    for *columns, crc in db.execute("SELECT * FROM groups"):
+        number, job, queue, status, is_root, count = columns
+        group = Group(job, queue, status, bool(is_root))
+        if _group_crc(number, group, count) != crc:
+            raise Unreliable(f"group {number} does not match its crc")
+        by_number[number] = group
+        runs[number] = count
+    return _Groups(by_number, runs)
+
+
+def _group_crc(number: int, group: Group, runs: int) -> int:
+    return zlib.crc32(repr((number, *group, runs)).encode("utf-8", "surrogatepass"))
+
+
+def _is_older(row: RunRow, other: RunRow) -> bool:
+    """Does `row` say less of a run than `other`?"""
+    return (row.finished_seq, len(row.places)) < (other.finished_seq, len(other.places))
+
+
+def _values(row: RunRow, group: int, terms: int) -> tuple[Any, ...]:
     facts = _encode(msgspec.structs.astuple(row)[:-1]).decode()
     columns = (
         row.created_seq,
         row.id[::-1],
-        row.job,
-        row.status,
-        row.queue,
+        group,
+        terms,
         row.created_us,
         row.finished_us,
         facts,

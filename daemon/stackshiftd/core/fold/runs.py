@@ -346,6 +346,7 @@ def retried(state: State, entry: r.Entry, record: r.RunRetried, rebuilt: Run | N
             if child.parent == run.id and child.cancel_with_parent and not child.finished
         ]
         state.queue(run.queue)
+    state.retried[run.id] = None
     _adopt(state, run)
     if run.chain is not None:
         state.chains[run.chain] = run.id

@@ -248,6 +248,14 @@ class RunIndex(Generic[R]):
             return [self._groups[group] for group in groups]
         return min(by_term, key=lambda postings: sum(map(_length, postings)))
 
+    def numbers(self, wanted: RunCriteria) -> list[int]:
+        """The numbers of the runs that are `wanted`, by any of their groups; in no order."""
+        found = [run.created_seq for run in self.fresh.values() if wanted.fit(run)]
+        for group, of_group in self._groups.items():
+            if wanted.fit_group(group):
+                found += of_group.descending()
+        return found
+
     def counts(self, wanted: RunCriteria) -> Counter[Group] | None:
         """How many runs of each group are wanted; None if only a look at each of them can tell."""
         terms = wanted.terms

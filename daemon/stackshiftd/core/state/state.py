@@ -436,6 +436,7 @@ class State:
         "now_us",
         "order",
         "queues",
+        "retried",
         "runs",
         "schedules",
         "schedules_seq",
@@ -464,6 +465,9 @@ class State:
         self.order = Order()
         """The runs in the order of their creation."""
         self.index: RunIndex[Run] = RunIndex(self.runs, self.order)
+        self.retried: dict[str, None] = {}
+        """Those in memory that have been retried (as their records say, which a snapshot has): the
+        history may know each as it was before that. Not part of the state's hash."""
         self.keys: dict[str, KeyEntry] = {}
         self.key_expiry: list[tuple[int, str]] = []
         self.unique = UniqueKeys()
@@ -601,6 +605,8 @@ class State:
     def leave(self, run_id: str) -> None:
         """Remove a run from memory."""
         self.index.leave(self.runs.pop(run_id))
+        if self.retried:
+            self.retried.pop(run_id, None)
         self.order.settle(self.runs)
 
     def make_ready(self, run: Run) -> None:

@@ -14,8 +14,8 @@ from stackshift_jobs.values.names import NOTIFY_QUEUE
 from stackshiftd.core import commands as c
 from stackshiftd.core.records import NotifyTerms
 from stackshiftd.core.state.alerts import DAEMON_STOPPED, subject_id
+from stackshiftd.history.filters import Filters
 from stackshiftd.history.index import History
-from stackshiftd.history.table import Filters
 from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.engine import Engine
 

@@ -136,14 +136,19 @@ class RunQueries:
         return self._count(params)
 
     def _count(self, params: CountRuns) -> Work:
+        by_group = self._lookup.counts(params)
+        if by_group is None:
+            by_group = Counter()
+            for run in self._lookup.newest_first(params):
+                if run is None:
+                    yield None
+                else:
+                    status = run.status if isinstance(run, RunRow) else run.shown_status
+                    by_group[run.job, run.queue, status] += 1
         counts: Counter[str] = Counter()
-        for run in self._lookup.newest_first(params):
-            if run is None:
-                yield None
-            elif params.by in (None, "status"):
-                counts[run.status if isinstance(run, RunRow) else run.shown_status.value] += 1
-            else:
-                counts[run.job if params.by == "job" else run.queue] += 1
+        for (job, queue, status), count in by_group.items():
+            counts[{"job": job, "queue": queue}.get(params.by or "", str(status))] += count
+        counts = +counts
         shown = dict(counts.most_common()) if params.by else None
         return {"count": counts.total(), "counts": shown}
 

@@ -11,6 +11,7 @@ import heapq
 import re
 from array import array
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, TypeVar
 
@@ -18,6 +19,7 @@ import msgspec
 
 from stackshift_jobs.errors import NotFound, Usage
 from stackshift_jobs.values.durations import parse_time
+from stackshift_jobs.values.limits import FINISHED
 from stackshift_jobs.values.names import NOTIFY_JOB, RUN_ID
 from stackshiftd.core import records as r
 from stackshiftd.core.commands import StartRun
@@ -25,9 +27,9 @@ from stackshiftd.core.records import Entry, entry_from_json, entry_json
 from stackshiftd.core.snapshot import entries_of
 from stackshiftd.core.state.run_index import EVERY, RunCriteria
 from stackshiftd.core.state.state import Run, Status
+from stackshiftd.history.filters import Filters
 from stackshiftd.history.index import History
 from stackshiftd.history.rows import Ended, RunRow, ended
-from stackshiftd.history.table import Filters
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.params import Params, statuses_in
 
@@ -93,12 +95,8 @@ class RunFilters(Params):
 
     @property
     def is_indexed(self) -> bool:
-        """Does an index of the history lead to the runs that are wanted?"""
-        others = (self.labels, self.queue, self.parent, self.forked_from)
-        statuses = self.statuses
-        # Of several statuses, the index gives the runs of one after those of the other.
-        in_order = statuses is None or (self.job is None and len(statuses) == 1)
-        return not any(others) and in_order
+        """Do the indexes lead to just the runs that are wanted, whenever they were created?"""
+        return len(self.in_memory.terms) <= 1 and self.until is None
 
 
 Filtering = TypeVar("Filtering", bound=RunFilters)
@@ -243,10 +241,7 @@ class Lookup:
     ) -> Iterator[RunRow | None]:
         high = before if before is not None else self._engine.state.seq + 1
         while high > 0:
-            # An index would lead through all that is newer than `until` in one part.
-            low, until_us = max(0, high - SPAN), wanted.until_us
-            if wanted.is_indexed:
-                low, until_us = 0, None
+            low = 0 if wanted.is_indexed else max(0, high - SPAN)
             filters = Filters(
                 wanted.job,
                 wanted.statuses,
@@ -256,7 +251,7 @@ class Lookup:
                 from_seq=low,
                 parent=wanted.parent,
                 forked_from=wanted.forked_from,
-                until_us=until_us,
+                until_us=wanted.until_us,
             )
             rows = self._history.newest(filters, ROWS)
             for row in rows:
@@ -266,6 +261,36 @@ class Lookup:
                     yield row
             high = rows[-1].created_seq if len(rows) == ROWS else low
             yield None
+
+    def counts(self, wanted: RunFilters) -> Counter[tuple[str, str, str]] | None:
+        """How many runs are `wanted`, by job, queue and status; None if the indexes alone cannot
+        tell. Raises what `resolve` raises."""
+        wanted = self.named(wanted)
+        criteria, state = wanted.in_memory, self._engine.state
+        counts = state.index.counts(criteria)
+        if counts is None or wanted.since is not None or wanted.until is not None:
+            return None
+        leaving = self._engine.departures.finishing.values()
+        for run in leaving:
+            counts[run.job, run.queue, run.shown_status] += criteria.fit(run)
+        if wanted.dead:
+            return counts
+        # Runs in memory that the history knows too. Those that failed are there as they are here.
+        both = [state.runs[run].created_seq for run in state.retried]
+        both += (run.created_seq for run in leaving)
+        statuses = FINISHED if wanted.statuses is None else FINISHED & wanted.statuses
+        both += state.index.numbers(RunCriteria(wanted.job, wanted.queue, statuses))
+        filters = Filters(
+            wanted.job,
+            wanted.statuses,
+            wanted.queue,
+            wanted.labels,
+            parent=wanted.parent,
+            forked_from=wanted.forked_from,
+        )
+        for group, count in self._history.counts(filters, both).items():
+            counts[group.job, group.queue, group.status] += count
+        return counts
 
     def leader_at(self, seq: int) -> str:
         """The machine whose daemon led at a record; "" where there was but one machine."""
