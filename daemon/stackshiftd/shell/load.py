@@ -3,7 +3,6 @@ is. Bounded, and nothing of it survives the daemon."""
 
 from __future__ import annotations
 
-import statistics
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
@@ -82,7 +81,7 @@ class Load:
         if not self._recent:
             return shown | {"records": None, "p50_ms": None, "p99_ms": None}
         ms = sorted(seconds * 1000 for seconds, _ in self._recent)
-        mean = statistics.fmean(records for _, records in self._recent)
+        mean = sum(records for _, records in self._recent) / len(ms)
         return shown | {
             "records": round(mean, 1),
             "p50_ms": round(ms[len(ms) // 2], 3),
