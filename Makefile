@@ -5,6 +5,7 @@
 #   make quick    what a change usually breaks, in under a minute
 #   make lint     ruff                 make types  mypy --strict
 #   make man      read the man pages for mistakes
+#   make ways     what runs real daemons, with the journal in a database, by each way to reach it
 #   make cluster-test   several machines and versions of PostgreSQL, for hours
 #   make tour     redraw the pictures of docs/tour.md
 #   make bench    measure              make bench-peers  beside Restate, DBOS, Absurd, queues
@@ -30,6 +31,14 @@ QUICK := tests/architecture tests/core tests/sdk tests/shell \
     tests/cli/test_real_daemon.py::test_project_made_by_init_runs_as_it_stands \
     tests/examples/test_jobs.py::test_avatar_is_resized_to_every_size_and_published
 
+# How a test reaches its daemon if the journal is in a database (tests/helpers/via.py), and what runs
+# so: whatever has real daemons. In ways-quick, some of it.
+WAYS := leader follower ssh
+REACHED := tests/integration tests/cli tests/examples tests/docs/test_pages.py
+REACHED_QUICK := tests/integration/test_handlers.py tests/integration/test_feeds.py \
+    tests/integration/test_shell.py tests/cli/test_real_daemon.py \
+    "tests/docs/test_pages.py::test_commands_of_a_page_do_what_it_shows[state.md]"
+
 # What asks a real database.
 DATABASE := tests/journal/shared/test_postgres_log.py tests/integration/test_database.py
 
@@ -40,7 +49,7 @@ PYTHON := $(shell for python in python3 python3.14 python3.13 python3.12 python3
     && { echo $$python; exit; }; done; echo python3)
 endif
 
-.PHONY: demo test quick long cluster-test lint types man tour bench bench-peers frozen clean python
+.PHONY: demo test quick long ways ways-quick cluster-test lint types man tour bench bench-peers frozen clean python
 
 demo: $(VENV)/examples.stamp
 	@cd $(EXAMPLE) && exec </dev/null; \
@@ -65,6 +74,16 @@ quick: lint
 
 long: $(VENV)/dev.stamp
 	STACKSHIFT_LONG=1 $(BIN)/python -m pytest $(PARALLEL) </dev/null
+
+ways: $(VENV)/dev.stamp
+	for way in $(WAYS); do \
+	    STACKSHIFT_VIA=$$way $(BIN)/python -m pytest $(PARALLEL) $(REACHED) </dev/null || exit; \
+	done
+
+ways-quick: $(VENV)/dev.stamp
+	for way in $(WAYS); do \
+	    STACKSHIFT_VIA=$$way $(BIN)/python -m pytest -q $(PARALLEL) $(REACHED_QUICK) </dev/null || exit; \
+	done
 
 # The versions that are not installed come from npm, into the environment.
 cluster-test: $(VENV)/dev.stamp

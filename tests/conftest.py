@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from typing import Final
 
 import pytest
 from hypothesis import settings
+
+from helpers import via
 
 MOST_PROCESSES: Final = 16
 
@@ -36,3 +39,24 @@ def pytest_xdist_auto_num_workers() -> int:
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
     cpus = len(affinity(0)) if affinity else os.cpu_count() or 1
     return min(2 * cpus, MOST_PROCESSES)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The marks of ours."""
+    config.addinivalue_line(
+        "markers",
+        "not_via(*ways, why): the test has no meaning where STACKSHIFT_VIA is one of these ways, or"
+        " set at all",
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what has no meaning where the daemons are reached in another way."""
+    via.skip_where_it_has_no_meaning(items)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def served() -> Iterator[None]:
+    """The database of the daemons, where they need one."""
+    with via.served():
+        yield

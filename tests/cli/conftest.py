@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from cli.fake_daemon import FakeDaemon
+from helpers import via
 
 REPOSITORY = Path(__file__).parents[2]
 PROGRAMS = Path(__file__).parent / "programs"
@@ -38,8 +39,10 @@ class Shell:
             "HOME": str(home),
             "LC_ALL": "C.UTF-8",
             "TZ": "UTC",
-            "PYTHONPATH": os.pathsep.join(map(str, (PROGRAMS, REPOSITORY, REPOSITORY / "daemon"))),
+            "PYTHONPATH": os.pathsep.join([str(PROGRAMS), *via.sources()]),
         }
+        if via.VIA == "ssh":  # A fake daemon has no journal, and nobody follows it.
+            self.env |= via.variables()
 
     def command(self, *args: str) -> list[str]:
         """The command line of `stackshift ARGS`."""
@@ -126,6 +129,7 @@ def real(tmp_path: Path) -> Iterator[Shell]:
     shell = Shell(root, home)
     paths = shell.env["PYTHONPATH"].split(os.pathsep)
     shell.env["PYTHONPATH"] = os.pathsep.join(p for p in paths if p != str(PROGRAMS))
+    shell.env |= via.variables()
     assert shell("init").code == 0
     yield shell
     shell("daemon", "stop")

@@ -29,7 +29,7 @@ def empty(here: Shell, tmp_path: Path) -> Iterator[Shell]:
     """The same user, in a directory that belongs to no project."""
     outside = Shell(tmp_path / "empty", Path(here.env["HOME"]))
     outside.directory.mkdir()
-    outside.env["PYTHONPATH"] = here.env["PYTHONPATH"]
+    outside.env = dict(here.env)
     yield outside
     outside("daemon", "stop")
     outside.close()

@@ -30,6 +30,7 @@ def status(shell: Shell) -> Any:
     return json.loads(told.stdout)
 
 
+@pytest.mark.not_via(why="what is copied is a copy of the journal, which stays one")
 @pytest.mark.parametrize("how", ["-a", "-al"], ids=["copied", "linked"])
 def test_copy_of_a_project_has_a_daemon_of_its_own(real: Shell, tmp_path: Path, how: str) -> None:
     """It is not the original's: neither starts, nor changes, nor stops anything there. (guarantee:

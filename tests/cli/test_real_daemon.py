@@ -10,6 +10,7 @@ import subprocess
 import tarfile
 
 import psutil
+import pytest
 
 from cli.conftest import Shell
 from cli.live_output import read_lines
@@ -30,6 +31,7 @@ def test_project_made_by_init_runs_as_it_stands(real: Shell) -> None:
     assert real("journal", "verify").code == 0
 
 
+@pytest.mark.not_via("follower", why="one that follows and lends nothing loads no modules")
 def test_edit_of_a_job_is_told_loaded_and_refused_where_it_is_broken(real: Shell) -> None:
     """The loop of whoever writes a job: edit, be told, reload; break it, be told where; restart."""
     job = real.directory / "jobs" / "hello.py"

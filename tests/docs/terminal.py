@@ -11,8 +11,8 @@ from typing import Final
 
 import pexpect
 
+from helpers import via
 from helpers.processes import clear
-from helpers.project import REPOSITORY
 
 SECONDS: Final = 90
 _ESCAPES: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]")
@@ -43,7 +43,7 @@ class Terminal:
             cwd=str(self.home),
             env={
                 "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
-                "PYTHONPATH": os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "daemon"))),
+                "PYTHONPATH": os.pathsep.join(via.sources()),
                 "HOME": str(self.home),
                 "USER": "you",
                 "LANG": "C.UTF-8",
@@ -52,6 +52,7 @@ class Terminal:
                 "NO_COLOR": "1",
                 "PS1": "",
                 "PS2": "",
+                **via.variables(),
             },
             dimensions=(60, columns),
             encoding="utf-8",

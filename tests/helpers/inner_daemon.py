@@ -6,12 +6,17 @@ Workers are real processes. The loop that it runs on is a thread's, so that the 
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import subprocess
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from helpers import via
 from helpers.deadline import SECONDS, wait_until
 from helpers.project import Project
 from stackshift_jobs.project.config import load_config
@@ -70,6 +75,7 @@ class InsideDaemon:
         self._log = log
         self._host = host
         self._segment_size = segment_size
+        self._is_followed = False
         self._project = project
         self._tuning = tuning
         self._fs = fs
@@ -81,6 +87,11 @@ class InsideDaemon:
         threading.Thread(target=self._run, name="daemon", daemon=True).start()
         wait_until(lambda: self._ready.is_set() or self._outcome.done(), "the daemon to be ready")
         assert self._ready.is_set(), self._outcome.result()
+        self._follower: subprocess.Popen[bytes] | None = None
+        if self._is_followed:
+            self._follower, ready = project.launch(variables=via.FOLLOWS)
+            with os.fdopen(ready, "rb") as pipe:
+                assert json.loads(pipe.readline())["ready"]
 
     def _run(self) -> None:
         try:
@@ -93,6 +104,11 @@ class InsideDaemon:
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         config = load_config(self._project.root)
+        if via.VIA and self._log is None and self._fs is None:
+            self._is_followed = via.VIA == "follower"
+            config, self._log, self._host = await via.shared(config)
+        elif self._log is not None:
+            config = replace(config, journal=replace(config.journal, url="postgresql://log"))
         journal = await self._journal(config.data_dir)
         cluster: Cluster | None = None
         if self._host:
@@ -120,6 +136,9 @@ class InsideDaemon:
 
     def close(self) -> BaseException | None:
         """Stop it if it runs; what it raised."""
+        if self._follower is not None:
+            self._follower.terminate()
+            self._follower.wait()
         if not self._outcome.done():
             assert self._loop is not None and self._daemon is not None
             self._loop.call_soon_threadsafe(self._daemon.stop)

@@ -11,13 +11,13 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
 
-from helpers import scenery
+from helpers import scenery, via
 from helpers.deadline import SECONDS, wait_until
 from helpers.processes import clear, serving, wait_gone
 from stackshift_cli.daemon.connection import Connection
@@ -29,14 +29,14 @@ from stackshiftd.journal.offline import tools
 
 REPOSITORY: Final = Path(__file__).parents[2]
 FINISHED: Final = ("completed", "failed", "cancelled")
+NONE: Final[Mapping[str, str]] = {}
 Json = dict[str, Any]
 
 
 def environment() -> dict[str, str]:
     """That of the tests, with the sources that are tested first among the imports."""
-    paths = os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "daemon")))
     kept = {name: text for name, text in os.environ.items() if not name.startswith("STACKSHIFT_")}
-    return kept | {"PYTHONPATH": paths}
+    return kept | via.variables() | {"PYTHONPATH": os.pathsep.join(via.sources())}
 
 
 class Project:
@@ -45,7 +45,12 @@ class Project:
     def __init__(self, root: Path, modules: dict[str, str], config: str = scenery.CONFIG) -> None:
         root.mkdir(parents=True)
         self.root = root.resolve()
-        self.data_dir = self.root / ".stackshift"
+        self.near_dir = self.root / ".stackshift"
+        """The data directory of the daemon that clients here talk to."""
+        self.data_dir = via.leader_dir(self.near_dir)
+        """That of the daemon that executes runs: journal, logs and the rest. Usually the same."""
+        self.address = via.address(self.root)
+        """What a client is given to reach it."""
         self.daemon: subprocess.Popen[bytes] | None = None
         (self.root / "stackshift.toml").write_text(config)
         (self.root / "jobs").mkdir()
@@ -54,6 +59,7 @@ class Project:
         for name, text in modules.items():
             self.write_module(name, "from jobs._scenery import *\n\n" + text)
         self._connection: Connection | None = None
+        self._direct: Connection | None = None
 
     def write_module(self, name: str, text: str) -> Path:
         """Write `jobs/NAME.py`."""
@@ -76,7 +82,9 @@ class Project:
             *more,
         ]
 
-    def launch(self, program: list[str] | None = None) -> tuple[subprocess.Popen[bytes], int]:
+    def launch(
+        self, program: list[str] | None = None, variables: Mapping[str, str] = NONE
+    ) -> tuple[subprocess.Popen[bytes], int]:
         """Start a daemon and do not wait; the process, and where it will say that it is ready."""
         ready, ready_end = os.pipe()
         log = os.open(self.root / "daemon.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -88,7 +96,7 @@ class Project:
                 stdout=log,
                 stderr=log,
                 cwd=self.root,
-                env=environment(),
+                env={**environment(), **variables},
                 pass_fds=(ready_end,),
                 start_new_session=True,
             )
@@ -111,6 +119,9 @@ class Project:
         assert line, f"the daemon ended without a word: {self.log()[-2000:]}"
         said: Json = json.loads(line)
         assert said.get("ready"), said
+        if via.VIA:
+            assert self.call("daemon.status")["role"] == "leads"
+            self._hang_up()
         return said
 
     def stop(self, seconds: float = SECONDS) -> int:
@@ -136,9 +147,7 @@ class Project:
 
     def _forget(self) -> None:
         self.daemon = None
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._hang_up()
 
     def close(self) -> None:
         """End all that works in this project."""
@@ -147,8 +156,9 @@ class Project:
         clear(self.root)
         if daemon is not None:
             daemon.wait()
-        for place in places_elsewhere(self.data_dir):  # One of them is what a long path needs.
-            shutil.rmtree(place, ignore_errors=True)
+        for data_dir in {self.data_dir, self.near_dir}:
+            for place in places_elsewhere(data_dir):  # One of them is what a long path needs.
+                shutil.rmtree(place, ignore_errors=True)
 
     def log(self) -> str:
         """What the daemon and idle workers have printed."""
@@ -162,19 +172,40 @@ class Project:
     @contextmanager
     def connect(self) -> Iterator[Connection]:
         """A connection of one's own."""
-        with Connection.open(self.data_dir) as connection:
+        with Connection.open(self.dialled) as connection:
             yield connection
+
+    @property
+    def dialled(self) -> str:
+        """What connections are opened to."""
+        return self.address if self.address.startswith("ssh://") else str(self.near_dir)
 
     def call(self, method: str, /, **params: Any) -> Any:
         """The result of a method; raises the error that the daemon answers with."""
-        if self._connection is None:
-            self._connection = Connection.open(self.data_dir)
         try:
-            return self._connection.call(method, params, timeout=SECONDS)
+            return self._asked(method).call(method, params, timeout=SECONDS)
         except DaemonUnavailable:
-            self._connection.close()
-            self._connection = None
+            self._hang_up()
             raise
+
+    def _asked(self, method: str) -> Connection:
+        """The connection for a method; what is asked of one daemon alone, the leader is asked."""
+        if method.startswith("daemon.") and self.dialled != str(self.data_dir):
+            self._direct = self._direct or Connection.open(self.data_dir)
+            return self._direct
+        self._connection = self._connection or Connection.open(self.dialled)
+        return self._connection
+
+    @property
+    def connections(self) -> int:
+        """How many connections of ours its daemon has."""
+        return sum(each is not None for each in (self._connection, self._direct))
+
+    def _hang_up(self) -> None:
+        for connection in (self._connection, self._direct):
+            if connection is not None:
+                connection.close()
+        self._connection = self._direct = None
 
     def begin(self, job: str, payload: Any = None, **options: Any) -> str:
         """Start a run; its id."""

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import socket
-from pathlib import Path
 from typing import Any
 
 from helpers.deadline import SECONDS
-from stackshift_jobs.project.discovery import socket_path
+from helpers.project import Project
+from stackshift_jobs.wire.unix_socket import connect
 
 
 class Wire:
     """A raw connection to a daemon."""
 
-    def __init__(self, data_dir: Path) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    def __init__(self, project: Project) -> None:
+        self.sock = connect(project.dialled)
         self.sock.settimeout(SECONDS)
-        self.sock.connect(str(socket_path(data_dir)))
         self._rest = b""
 
     def __enter__(self) -> Wire:

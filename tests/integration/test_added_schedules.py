@@ -272,6 +272,7 @@ def test_code_gets_its_name_when_the_added_schedule_is_removed(
         assert (shown["source"], shown["schedule"], shown["problem"]) == ("code", "0 9 * * *", None)
 
 
+@pytest.mark.not_via(why="@reboot is refused where machines share the journal")
 def test_reboot_ticks_once_for_each_start_of_the_machine(
     make_project: Make, clock: WallClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

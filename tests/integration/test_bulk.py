@@ -137,7 +137,7 @@ def test_client_changes_all_that_match_and_names_those_that_refuse(project: Proj
     ]
     owner = project.begin("backup", {"disk": "b"}, delay_ms=3_600_000)
     other = project.begin("quick", delay_ms=3_600_000)
-    with Client(project=project.root) as client:
+    with Client(project=project.address) as client:
         client.start_many([{"job": "quick", "delay": "1h", "labels": {"n": "1"}}] * 501)
         project.kill()
         project.start()

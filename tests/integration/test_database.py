@@ -22,6 +22,8 @@ from helpers.project import Project, environment, kinds
 from helpers.project_factory import Make
 from stackshift_jobs.errors import DaemonUnavailable, DatabaseUnavailable
 
+pytestmark = pytest.mark.not_via(why="it says itself where its journal is")
+
 JOBS = """
 @stackshift.job("held", retry=Retry(max_attempts=5))
 async def held(ctx):

@@ -303,7 +303,7 @@ def test_client_sends_as_a_program_would(project: Project) -> None:
     """`SentEvent` tells what became of it."""
     run = project.begin("waits", {"key": "client"})
     project.until_status(run, "waiting")
-    with Client(project.root) as client:
+    with Client(project.address) as client:
         sent = client.events.send("paid", 1, correlation_key="client", idempotency_key="c")
         again = client.events.send("paid", 1, correlation_key="client", idempotency_key="c")
     assert (sent.resumed, sent.kept_until, sent.reused) == ([run], None, False)

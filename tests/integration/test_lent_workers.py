@@ -26,6 +26,8 @@ from stackshift_jobs.project.config import load_config
 from stackshiftd.shell.cluster.joining import Joined
 from stackshiftd.shell.cluster.opening import Offer
 
+pytestmark = pytest.mark.not_via(why="it says itself where its journal is")
+
 JOBS: Final = """
 @stackshift.job("held", retry=Retry(max_attempts=5, backoff="10ms"))
 def held(ctx):

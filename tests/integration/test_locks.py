@@ -524,7 +524,7 @@ def records(project: Project, kind: str) -> list[Any]:
 
 def test_clients_and_runs_stand_in_one_line(project: Project) -> None:
     """A run waits for a client, and a client for a run."""
-    with Client(project.root) as client:
+    with Client(project.address) as client:
         with client.state.lock("mixed", ttl="1m") as lock:
             run = project.begin("holds", {"key": "mixed", "gate": "mixed"})
             assert "(pid " in waiting(project, run)["waiting_for"]["owner"]

@@ -67,7 +67,7 @@ def unharmed(project: Project) -> Iterator[None]:
 @pytest.fixture
 def wire(project: Project) -> Iterator[Wire]:
     """A raw connection."""
-    with Wire(project.data_dir) as made:
+    with Wire(project) as made:
         yield made
 
 
@@ -244,9 +244,9 @@ def test_id_that_is_none_is_refused(wire: Wire, name: str) -> None:
 
 def test_line_over_the_limit_ends_its_connection_alone(project: Project) -> None:
     """It is answered with an error and closed, with or without an end of the line; others go on."""
-    with Wire(project.data_dir) as other:
+    with Wire(project) as other:
         for end in (b"\n", b""):
-            with Wire(project.data_dir) as wire:
+            with Wire(project) as wire:
                 try:
                     wire.sock.sendall(b"x" * (2 << 20) + end)
                 except (BrokenPipeError, ConnectionResetError):
@@ -261,9 +261,9 @@ def test_line_over_the_limit_ends_its_connection_alone(project: Project) -> None
 def test_half_a_line_does_nothing(project: Project) -> None:
     """A request whose end never came is not carried out."""
     before = runs(project)
-    with Wire(project.data_dir) as wire:
+    with Wire(project) as wire:
         wire.sock.sendall(request("run.start", b'{"job":"echo"}'))
-    with Wire(project.data_dir) as wire:
+    with Wire(project) as wire:
         assert "result" in wire.ask(request("daemon.status"))
     assert runs(project) == before
 
@@ -294,10 +294,10 @@ def test_requests_sent_ahead_are_all_answered(wire: Wire) -> None:
 
 def test_connection_over_the_limit_is_told_busy(project: Project) -> None:
     """The ones there are served; when one has closed there is room again."""
-    project.call("daemon.status")  # The fixture's own connection is one of them.
-    held = [Wire(project.data_dir) for _ in range(CONNECTIONS - 1)]
+    project.call("daemon.status")  # Those of the fixture are among them.
+    held = [Wire(project) for _ in range(CONNECTIONS - project.connections)]
     try:
-        with Wire(project.data_dir) as wire:
+        with Wire(project) as wire:
             answer = wire.receive()
             assert answer is not None
             assert (answer["id"], answer["error"]["data"]["code"]) == (None, "busy")
@@ -328,7 +328,7 @@ def memory(project: Project) -> int:
 
 def test_follower_that_never_reads_costs_the_daemon_nothing(project: Project) -> None:
     """With a feed open that nobody reads, 40 MB of records go by: memory stays, all are served."""
-    with Wire(project.data_dir) as deaf:
+    with Wire(project) as deaf:
         deaf.ask(request("feed.open"))
         before = memory(project)
         payload = {"text": "x" * 800_000}
@@ -344,7 +344,7 @@ def test_client_that_does_not_read_its_replies_is_answered_as_it_reads(project: 
     run = project.begin("echo", {"text": "x" * 500_000})
     project.finish(run)
     before = memory(project)
-    with Wire(project.data_dir) as deaf:
+    with Wire(project) as deaf:
         deaf.sock.settimeout(0.5)
         asked = 0
         with pytest.raises(TimeoutError):

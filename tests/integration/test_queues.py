@@ -10,7 +10,6 @@ from helpers import scenery
 from helpers.deadline import wait_until
 from helpers.project import Project
 from helpers.project_factory import Make
-from stackshift_cli.daemon.connection import Connection
 from stackshift_jobs.errors import NotFound, PayloadRefused, Usage
 from stackshift_jobs.values.durations import from_rfc3339
 
@@ -215,7 +214,7 @@ def test_drain_of_a_client_that_is_gone_is_forgotten(project: Project) -> None:
     """The queue stays paused, and the daemon goes on."""
     run = project.begin("held", {"gate": "go"})
     project.at("go")
-    with Connection.open(project.data_dir) as other:
+    with project.connect() as other:
         other.send("queue.drain", {"queue": "media"})
         wait_until(lambda: queue(project, "media")["paused"], "the drain to pause the queue")
     project.open("go")

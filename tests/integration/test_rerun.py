@@ -107,7 +107,7 @@ def test_dry_run_lists_step_by_step_what_then_happens(
 def test_handle_by_id_retries_and_forks(project: Project) -> None:
     """With the steps, the results and the errors of the commands."""
     run = failed(project)
-    with Client(project=project.root) as client:
+    with Client(project=project.address) as client:
         handle = client.runs.handle(run)
         with pytest.raises(RunFailed):
             handle.result()

@@ -90,7 +90,7 @@ def test_two_are_inside_and_the_next_follows_in_order(project: Project, job: str
 
 def test_client_and_command_share_it(project: Project) -> None:
     """The client's place is free when its block is left; a number that is none is refused."""
-    client = Client(project=project.root)
+    client = Client(project=project.address)
     with client.state.lock("k", ttl="1m", holders=2):
         told = command(project, "state", "lock", "k", "--holders", "2", "--ttl", "1m")
         assert told.returncode == 0, told.stderr

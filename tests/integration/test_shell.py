@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
+from helpers import via
 from helpers.deadline import wait_until
 from helpers.processes import alive, serving, working_in
 from helpers.project import Project
@@ -58,6 +59,7 @@ class Cron:
         self.project = project
         home.mkdir()
         self.env = {"HOME": str(home), "PATH": f"{PROGRAM.parent}:{os.defpath}"}
+        self.env |= via.added()
 
     def script(self, command: str) -> list[str]:
         """The command line of a shell that runs `command`."""

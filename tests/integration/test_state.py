@@ -342,7 +342,7 @@ def test_wait_for_an_entry_survives_a_kill_of_the_daemon(make_project: Make) -> 
     """The client asks again, and a handler's write answers it."""
     project = make_project(JOBS)
     project.start()
-    with Client(project.root, patience=60.0) as client, ThreadPoolExecutor(1) as pool:
+    with Client(project.address, patience=60.0) as client, ThreadPoolExecutor(1) as pool:
         assert client.state.get("n") is None
         waiting = pool.submit(client.state.get, "n", wait="5m")
         with project.connect() as other:
@@ -372,7 +372,7 @@ def test_client_races_with_handlers_and_nothing_is_lost(make_project: Make) -> N
     project = make_project(JOBS)
     project.start()
     runs = [project.begin("counts", {"key": "n", "times": 50}) for _ in range(4)]
-    with Client(project.root) as client:
+    with Client(project.address) as client:
         seen = [client.state.increment("n") for _ in range(100)]
         assert seen == sorted(set(seen))
         for run in runs:

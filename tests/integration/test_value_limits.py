@@ -57,7 +57,7 @@ def project(make_project: Make) -> Project:
 @pytest.fixture
 def client(project: Project) -> Iterator[Client]:
     """A client of it."""
-    with Client(project=project.root) as opened:
+    with Client(project=project.address) as opened:
         yield opened
 
 
