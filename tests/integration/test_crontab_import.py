@@ -26,7 +26,7 @@ SHELL=/bin/bash
 A=b
 15 3 * * * echo $A $0 $PWD $PATH
 0 9 * * mon cat%one\\%%two
-@reboot /bin/true
+@weekly /bin/true
 5/15 * * * * never
 0 0 31 2 * neither
 """
@@ -99,6 +99,14 @@ def test_entries_become_schedules_that_do_what_cron_did(project: Project) -> Non
         assert run["status"] == "completed"
         lines = project.call("run.logs", run=run["id"])["lines"]
         assert [line["message"] for line in lines] == wanted
+
+
+@pytest.mark.not_via(why="@reboot is refused where machines share the journal")
+def test_entry_for_the_start_of_the_machine_is_imported(project: Project) -> None:
+    """And a dry run says so."""
+    for options, state in (("--dry-run",), "would be added"), ((), "added"):
+        assert states(imported(project, "@reboot /bin/true\n", *options)) == [(1, "true", state)]
+    assert names(project)["true"]["schedule"] == "@reboot"
 
 
 def test_importing_twice_changes_nothing_also_after_a_kill(project: Project) -> None:

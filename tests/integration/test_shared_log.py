@@ -15,8 +15,10 @@ from helpers.project import Project
 from helpers.project_factory import Make
 from helpers.twins import twins
 from journal.shared.memory_log import MemoryLog
-from stackshift_jobs.errors import DatabaseUnavailable, Fenced
+from stackshift_jobs.errors import DatabaseUnavailable, Fenced, Usage
 from stackshiftd.shell import engine
+
+pytestmark = pytest.mark.not_via(why="it says itself where its journal is")
 
 JOBS = """
 @stackshift.job("held")
@@ -81,6 +83,21 @@ def test_silent_log_refuses_clients_and_loses_nothing(project: Project, log: Mem
     finally:
         log.is_silent = False
         assert inside.close() is None
+
+
+def test_start_of_a_machine_is_no_tick(project: Project, log: MemoryLog) -> None:
+    """Nothing tells which machine is meant: whoever adds `@reboot`, or only asks what it would do,
+    is told so."""
+    inside = InsideDaemon(project, log=log)
+    for method, params in (
+        ("schedule.add", {"name": "warm", "job": "held"}),
+        ("schedule.next", {}),
+        ("schedule.lint", {}),
+    ):
+        with pytest.raises(Usage, match=r"it would have no ticks: .* which machine"):
+            project.call(method, schedule="@reboot", **params)
+    assert project.call("schedule.list")["schedules"] == []
+    assert inside.close() is None
 
 
 def test_daemon_that_is_deposed_ends(project: Project, log: MemoryLog) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
-from stackshift_jobs.errors import DiskFull, StackshiftError
+from stackshift_jobs.errors import DiskFull, StackshiftError, Usage
 from stackshiftd.core import commands as c
 from stackshiftd.core.decide.cron.ticks import REBOOT, clock_of
 from stackshiftd.core.decide.schedule_terms import taken
@@ -106,6 +106,11 @@ class ScheduleTimer:
         if self.boot:
             self._engine.submit(c.NoteBoot(self.boot))
         self.rearm()
+
+    def check_boot(self, expression: str) -> None:
+        """Raise `Usage` for a `@reboot` that never ticks here."""
+        if expression == REBOOT and not self.boot:
+            raise Usage(f"it would have no ticks: {NO_BOOT}")
 
     def _declared(self) -> Iterator[tuple[str, c.ScheduleTerms]]:
         for job in self._catalog.jobs.values():

@@ -17,11 +17,11 @@ from stackshift_jobs.values.expectations import check_expectation
 from stackshift_jobs.values.limits import MAX_SCHEDULE_PAYLOAD
 from stackshift_jobs.values.names import check_name, one_of
 from stackshiftd.core import commands as c
-from stackshiftd.core.decide.cron.ticks import REBOOT, clock_of, tick_key
+from stackshiftd.core.decide.cron.ticks import clock_of, tick_key
 from stackshiftd.core.decide.schedules import clock_of_schedule
 from stackshiftd.core.effects import Started
 from stackshiftd.core.state.schedules import BY_COMMAND, BY_CRONTAB, Schedule
-from stackshiftd.shell.background.schedule_timer import NO_BOOT, ScheduleTimer, prepared
+from stackshiftd.shell.background.schedule_timer import ScheduleTimer, prepared
 from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.methods.schedules import NameSchedule, find_schedule
@@ -108,8 +108,7 @@ class ScheduleChanges:
     def _terms(self, params: AddParams) -> c.ScheduleTerms:
         expression = " ".join(params.schedule.split())
         clock_of(expression, params.timezone, 0)
-        if expression == REBOOT and not self._schedule_timer.boot:
-            raise Usage(f"it would have no ticks: {NO_BOOT}")
+        self._schedule_timer.check_boot(expression)
         within(params.catch_up_for_ms, 0, MAX_DURATION_MS, "catch_up_for_ms")
         within(params.jitter_ms, 0, MAX_DURATION_MS, "jitter_ms")
         check_terms(params.catch_up, params.catch_up_for_ms, params.overlap, params.jitter_ms)

@@ -147,6 +147,7 @@ class Schedules:
         if not 1 <= params.count <= MAX_SHOWN:
             raise Usage(f"count is {params.count}", hint=f"1 to {MAX_SHOWN}")
         if params.schedule is not None:
+            self._schedule_timer.check_boot(params.schedule.strip())
             return {"ticks": _ticks_of(params, self._engine.now_us())}
         schedules = self._engine.state.schedules
         after = (parse_time(params.after_at) if params.after_at else 0, params.after_name)
@@ -178,6 +179,7 @@ class Schedules:
         now_us = self._engine.now_us()
         if params.schedule is not None:
             expression = " ".join(params.schedule.split())
+            self._schedule_timer.check_boot(expression)
             found = [("", *finding) for finding in lint(expression, params.timezone, now_us)]
             return {"findings": [_finding(*each) for each in found]}
         schedules = self._engine.state.schedules
