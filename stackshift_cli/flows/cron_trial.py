@@ -116,9 +116,7 @@ def _as_cron_finds_it(session: Session, line: str) -> str:
     def by_path(program: Program) -> str:
         if program.word == "stackshift":
             named = changes_directory or _names_project(program.arguments)
-            return shlex.join(
-                [*_ourselves(), *([] if named else ["-C", session.project.root_text])]
-            )
+            return shlex.join([*_ourselves(), *([] if named else ["-C", session.project.address])])
         return _path_of(session, program.word, is_only=len(own) == 1)
 
     line = replaced(line, by_path)

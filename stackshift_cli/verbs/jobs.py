@@ -14,6 +14,7 @@ from stackshift_cli.output.safe_text import safe
 from stackshift_cli.output.terminal import draws
 from stackshift_cli.render import tsv
 from stackshift_jobs.errors import BadConfiguration
+from stackshift_jobs.project.locate import FarProject
 from stackshift_jobs.values.names import BUILT_IN_JOBS
 from stackshift_jobs.values.quantities import quantity
 
@@ -117,8 +118,8 @@ def _say_unmatched(session: Session, jobs: list[str]) -> None:
 
 def say_boot_hint(session: Session) -> None:
     """Say how to have the daemon started at boot, to a person and if it is not already: without it
-    schedules start nothing after a reboot."""
-    if session.options.quiet or session.json:
+    schedules start nothing after a reboot. On another machine, only somebody there knows."""
+    if session.options.quiet or session.json or isinstance(session.project, FarProject):
         return
     from stackshift_cli.daemon.boot import boot_hint
 

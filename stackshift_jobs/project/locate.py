@@ -57,6 +57,11 @@ class Project:
         return self.root_text, self.data_dir_text
 
     @property
+    def address(self) -> str:
+        """What names it, whatever the working directory is: for `-C`."""
+        return self.root_text
+
+    @property
     def root(self) -> Path:
         """The directory that contains `stackshift.toml`."""
         from pathlib import Path
@@ -99,6 +104,11 @@ class FarProject(Project):
         self.directory = path[1:] if path.startswith("/~/") else path
         # Paths in tracebacks are those of the machine where the project is.
         super().__init__(self.directory, url)
+
+    @property
+    def address(self) -> str:
+        """Its URL."""
+        return self.data_dir_text
 
     @property
     def root(self) -> Path:

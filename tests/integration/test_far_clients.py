@@ -23,6 +23,8 @@ from helpers.twins import twins
 from journal.shared.memory_log import MemoryLog
 from stackshift_jobs import AsyncClient, Client
 
+pytestmark = pytest.mark.not_via(why="it says itself where its journal is")
+
 JOBS: Final = """
 @stackshift.job("greet")
 def greet(ctx):
@@ -80,8 +82,12 @@ class Reached:
 
     def told(self, way: str, words: list[str]) -> tuple[int, bytes, bytes]:
         """What a command prints and its exit status, that way."""
+        return self.told_at(self.ways[way], words)
+
+    def told_at(self, place: str, words: list[str]) -> tuple[int, bytes, bytes]:
+        """The same, for what `-C` takes."""
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "stackshift_cli", "-C", self.ways[way], *words],
+            [sys.executable, "-P", "-m", "stackshift_cli", "-C", place, *words],
             capture_output=True,
             env=environment() | {"PATH": self._path, "LC_ALL": "C.UTF-8"},
             cwd="/",
@@ -158,12 +164,26 @@ def test_changes_take_effect_whichever_way(reached: Reached) -> None:
         code, out, _ = reached.told(way, ["start", "greet", "-F", f"name={way}", "--wait"])
         assert (code, out.decode().splitlines()[0]) == (0, f'"hello {way}"')
         assert reached.told(way, ["state", "increment", "n"])[1] == f"{number + 1}\n".encode()
+        words = ["schedules", "add", way, "--job", "greet", "--cron", "@daily"]
+        code, out, said = reached.told(way, words)
+        assert (code, out) == (0, f"{way}\n".encode()), said
+        code, out, said = reached.told(way, ["schedules", "list"])
+        assert (code, len(out.splitlines())) == (0, number + 1), said
+        assert (b"at boot" in said) == (way != "ssh")
     code, out, _ = reached.told("ssh", ["start", "waits"])
     run = out.decode().strip()
     reached.project.until_status(run, "waiting")
     words = ["event", "send", "paid", "--correlation-key", "o-1", "-p", '{"a":1}']
     assert reached.told("ssh", words)[0] == 0
     assert reached.project.finish(run)["status"] == "completed"
+
+
+def test_line_for_cron_names_the_project_as_it_was_named(reached: Reached) -> None:
+    """What is tried as cron would run it is about the same project, which may be elsewhere."""
+    for place in reached.ways.values():
+        _, _, said = reached.told_at(place, ["doctor", "--cron", "--", "stackshift runs count"])
+        [line] = [line for line in said.decode().splitlines() if line.startswith("as cron: ")]
+        assert line.endswith(f" -C {place} runs count")
 
 
 def test_what_needs_the_files_is_refused(reached: Reached) -> None:
