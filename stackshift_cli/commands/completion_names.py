@@ -64,7 +64,7 @@ def _queues(typed: Typed) -> Iterator[Candidate]:
 
 
 def _hosts(typed: Typed) -> Iterator[Candidate]:
-    for host in _ask(typed, "daemon.status").get("hosts", ()):
+    for host in _ask(typed, "leader.status").get("hosts", ()):
         if host["name"] not in typed.words:
             yield Candidate(host["name"], host["problem"] or host["status"])
 

@@ -92,7 +92,7 @@ Next = tuple[Model, list[Ask]]
 
 def refresh(model: Model) -> list[Ask]:
     """What is asked every second: the status of the daemon, and the list or the open run."""
-    asks = [Ask("status", "daemon.status", {})]
+    asks = [Ask("status", "leader.status", {})]
     if model.run:
         if model.run.get("status") not in FINISHED:
             asks.append(_ask_run(model.run["id"]))

@@ -16,7 +16,7 @@ _PROBLEM_STATUS: Final = 78
 
 def list_(session: Session, _given: Given) -> int:
     """`hosts list`: list the hosts that the daemon places workers on, and how they are."""
-    hosts = session.call("daemon.status")["hosts"]
+    hosts = session.call("leader.status")["hosts"]
     if session.json:
         messages.data(messages.compact(hosts))
     elif draws(session.options):

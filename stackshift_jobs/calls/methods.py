@@ -106,6 +106,7 @@ METHODS: Final[dict[str, Method]] = {
     "queue.drain": Method(SAFE, is_unbounded=True),
     "queue.purge": Method(ONCE),
     "daemon.status": Method(READ),
+    "leader.status": Method(READ),
     "daemon.activity": Method(READ),
     "daemon.metrics": Method(READ),
     "daemon.clock": Method(SAFE),

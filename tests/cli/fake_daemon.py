@@ -460,6 +460,10 @@ class FakeDaemon(FakeState):
         """`daemon.status`: the same numbers always."""
         return json.loads(_STATUS) | {"pid": self.pid}
 
+    def on_leader_status(self, params: dict[str, Any]) -> Any:
+        """`leader.status`: it leads."""
+        return self.on_daemon_status(params)
+
     def on_daemon_reload(self, _params: dict[str, Any]) -> Any:
         """`daemon.reload`: nothing was changed, unless the test says otherwise."""
         nothing: dict[str, list[str]] = {"added": [], "changed": [], "removed": []}

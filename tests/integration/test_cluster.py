@@ -23,6 +23,8 @@ from stackshift_jobs.errors import (
     Usage,
 )
 
+pytestmark = pytest.mark.not_via(why="it says itself where its journal is")
+
 JOBS = """
 @stackshift.job("held")
 async def held(ctx):
@@ -71,6 +73,8 @@ def test_client_of_a_follower_is_answered_by_the_leader(pair: Pair) -> None:
     assert pair.first.get(run)["status"] == "running"
     pair.first.open("g")
     assert pair.second.finish(run) == pair.first.get(run)
+    leader, follower = (pair.second.call(f"{who}.status") for who in ("leader", "daemon"))
+    assert (leader["role"], follower["role"]) == ("leads", "follows")
     assert pair.second.get(run)["result"] == "x" * 900_000
     assert pair.second.call("run.list") == pair.first.call("run.list")
     with pytest.raises(NotFound, match="no job is named"):

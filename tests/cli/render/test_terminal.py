@@ -527,7 +527,8 @@ def test_hosts_are_a_table_in_which_the_problem_gives_way(
         host | {"round_trip_ms": 0.42, "problem": None},
         far | {"round_trip_ms": None, "problem": "ssh: connect to host far: " + "no route " * 20},
     ]
-    daemon.answers["daemon.status"] = lambda _: usual | {"hosts": hosts}
+    for method in ("daemon.status", "leader.status"):
+        daemon.answers[method] = lambda _: usual | {"hosts": hosts}
     for argv in (["hosts", "list"], ["daemon", "status"]):
         printed, status = ended(terminal("--color", "never", *argv, cells=80))
         assert status == 0

@@ -102,4 +102,4 @@ def activity(params: dict[str, Any]) -> dict[str, Any]:
 def serve(daemon: FakeDaemon) -> None:
     """Let `daemon` answer what `top` asks."""
     daemon.answers["daemon.activity"] = activity
-    daemon.answers["daemon.status"] = lambda _: STATUS
+    daemon.answers["leader.status"] = lambda _: STATUS

@@ -120,12 +120,12 @@ def test_run_is_opened_scrolled_and_closed() -> None:
     assert ask == Ask("run", "run.get", {"run": run_id(1), "detail": True})
     detail: dict[str, Any] = {"id": run_id(1), "job": "a", "status": "running", "timeline": []}
     model, _ = answered(model, "run", detail)
-    assert [each.method for each in refresh(model)] == ["daemon.status", "run.get"]
+    assert [each.method for each in refresh(model)] == ["leader.status", "run.get"]
     assert after(model, "j", "page down", "up")[0].scroll == 10
     assert question(after(model, "c")[0]) == "cancel a 000001? [y/N]"
     assert after(model, "c", "n")[0].mode is Mode.RUN
     ended, _ = answered(model, "run", detail | {"status": "completed"})
-    assert [each.method for each in refresh(ended)] == ["daemon.status"]
+    assert [each.method for each in refresh(ended)] == ["leader.status"]
     closed, [ask] = after(model, "escape")
     assert (closed.run, ask.method) == ({}, "daemon.activity")
     assert answered(closed, "run", detail)[0].run == {}

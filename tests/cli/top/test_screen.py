@@ -95,7 +95,7 @@ def test_few_bytes_and_few_requests(top: Open, daemon: FakeDaemon) -> None:
     shown.until(lambda _: len(shown.sent) > before, "the selection to move")
     assert shown.sent.count("/srv/shop") == 1
     assert shown.sent.count("12.1 starts/s") == 1
-    status, listed = daemon.asked("daemon.status"), daemon.asked("daemon.activity")
+    status, listed = daemon.asked("leader.status"), daemon.asked("daemon.activity")
     assert abs(status - listed) <= 1
     assert len(daemon.requests) == status + listed
 
@@ -193,7 +193,7 @@ def test_it_goes_on_while_the_daemon_restarts(top: Open, daemon: FakeDaemon) -> 
     assert "resizeAvatar" in text
     shown.press("j")
     later = STATUS | {"version": "0.2.0"}
-    daemon.answers["daemon.status"] = lambda _: later
+    daemon.answers["leader.status"] = lambda _: later
     daemon.start()
     shown.until(lambda text: "0.2.0" in text and "gone" not in text, "the new daemon")
     shown.press("q")

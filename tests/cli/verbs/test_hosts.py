@@ -31,7 +31,7 @@ FAR: dict[str, Any] = dict.fromkeys(GPU) | {
 
 def test_list_is_a_line_a_host(shell: Shell, daemon: FakeDaemon) -> None:
     """`name status workers version round_trip_ms problem`; JSON: as the status has it."""
-    daemon.answers["daemon.status"] = lambda _: {"hosts": [GPU, FAR]}
+    daemon.answers["leader.status"] = lambda _: {"hosts": [GPU, FAR]}
     told = shell("hosts", "list")
     assert told.stdout == (
         "gpu-1\tserving\tgpu-1/w2,gpu-1/w3\t0.1.0\t0.4\t\n"
@@ -42,7 +42,7 @@ def test_list_is_a_line_a_host(shell: Shell, daemon: FakeDaemon) -> None:
 
 def test_list_without_hosts_says_so(shell: Shell, daemon: FakeDaemon) -> None:
     """And where to read on."""
-    daemon.answers["daemon.status"] = lambda _: {"hosts": []}
+    daemon.answers["leader.status"] = lambda _: {"hosts": []}
     told = shell("hosts", "list")
     assert (told.code, told.stdout) == (0, "")
     assert "workers run on this machine" in told.stderr

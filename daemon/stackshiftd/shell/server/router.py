@@ -167,6 +167,7 @@ class Router:
         self.connections: set[Connection] = set()
         reading: Reads = {
             "daemon.status": (NoParams, self.status),
+            "leader.status": (NoParams, self.status),
             "journal.stats": (NoParams, self.stats),
         }
         for read_table in reads:
