@@ -119,6 +119,6 @@ class _Output:
         if self._missing and run["status"] == "completed":
             raise OutputCut(
                 f"the program succeeded, but what it printed on {', '.join(self._missing)} is "
-                "missing: that does not answer",
+                "missing: there is no answer from there",
                 hint=f"stackshift runs logs {run['id'][-6:]}",
             )

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, Final
 
 import pytest
 
-from helpers.deadline import wait_until
+from helpers.deadline import SECONDS, wait_until
 from helpers.inner_daemon import InsideDaemon
-from helpers.project import Project
+from helpers.project import Project, environment
 from helpers.project_factory import Make
 from helpers.twins import twins
 from journal.shared.memory_log import MemoryLog
 from stackshift_jobs.errors import DaemonUnavailable, Usage
+
+pytestmark = pytest.mark.not_via(why="it says itself where its journal is")
 
 JOBS: Final = """
 def say(text):
@@ -195,6 +199,32 @@ def test_run_of_one_machine_asks_nobody(pair: Pair) -> None:
     found = first.call("run.logs", run=run)
     assert (messages(found), found["elsewhere"]) == (["here"], [])
     assert messages(first.call("run.logs", run=run, after=1)) == []
+
+
+def test_exec_does_not_succeed_without_the_output_of_a_machine(pair: Pair) -> None:
+    """Who wants what a program prints is told that some is missing, with status 74, and by whom."""
+    first, second = pair.projects.values()
+    script = f"echo ran >> {first.root}/ran; until [ -e {first.root}/on ]; do sleep 0.01; done"
+    words = ("exec", "--", "sh", "-c", f"echo begins; {script}; echo ends")
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", "stackshift_cli", *words],
+        cwd=second.root,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begins\n"
+        pair.stop(1)
+        (first.root / "on").touch()
+        out, err = process.communicate(timeout=SECONDS)
+    assert (first.root / "ran").read_text() == "ran\nran\n"
+    assert out.splitlines() == ["begins", "ends"]
+    assert "error[output_cut]: the program succeeded" in err
+    assert "what it printed on app-1 is missing" in err
+    assert process.returncode == 74
 
 
 def test_follower_answers_for_its_own_file_alone(pair: Pair) -> None:
