@@ -58,7 +58,7 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
 def shown(terminal: Terminal, step: Command) -> bool:
     """Does the command print now what the page shows?"""
     printed, _ = terminal.run(step.text)
-    return missing(step.output, via.of_one_machine(printed).splitlines()) is None
+    return missing(via.expected(step.output), via.of_one_machine(printed).splitlines()) is None
 
 
 def follow(page: Path, terminal: Terminal, url: str = "") -> int:
@@ -75,7 +75,7 @@ def follow(page: Path, terminal: Terminal, url: str = "") -> int:
         where = f"{page.name}:{step.line}: $ {step.text}\n{printed}"
         if not (isinstance(after, Command) and after.asks_for_status):
             assert status == 0, f"exit {status} at {where}"
-        lost = missing(step.output, via.of_one_machine(printed).splitlines())
+        lost = missing(via.expected(step.output), via.of_one_machine(printed).splitlines())
         if lost is not None and step.text.startswith("stackshift runs why"):
             wait_until(partial(shown, terminal, step), where)
             continue

@@ -67,6 +67,14 @@ def of_one_machine(printed: str) -> str:
     return re.sub(f" · on {worker}(, {worker})*", "", printed) if VIA else printed
 
 
+def expected(printed: tuple[str, ...]) -> tuple[str, ...]:
+    """What a page says that a command prints, without what is said only on the project's machine:
+    whether the daemon starts at boot."""
+    return tuple(
+        line for line in printed if VIA != "ssh" or "starts the daemon at boot" not in line
+    )
+
+
 def leader_dir(data_dir: Path) -> Path:
     """The data directory of the daemon that executes the runs of clients of `data_dir`."""
     return via_ways.leader_dir(data_dir) if VIA == "follower" else data_dir

@@ -50,6 +50,7 @@ def test_list_as_json_is_one_array(shell: Shell) -> None:
     assert wanted <= told[0].keys()
 
 
+@pytest.mark.not_via("ssh", why="whether the daemon starts at boot is seen on its machine alone")
 def test_list_hints_at_a_start_at_boot_where_nothing_would(shell: Shell, hello: FakeDaemon) -> None:
     """One line on stderr with a command; not with `-q` or `--json`, and not without schedules."""
     crontab(shell, "5 6 * * * stackshift -C /srv/shop start sync")

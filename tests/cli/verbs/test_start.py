@@ -72,6 +72,7 @@ def module(shell: Shell, name: str, text: str = 'job("report")', age_s: int = 0)
     return file
 
 
+@pytest.mark.not_via("ssh", why="the project's files are looked at on their machine alone")
 def test_job_in_a_file_that_is_never_loaded_names_the_file(
     shell: Shell, daemon: FakeDaemon
 ) -> None:
