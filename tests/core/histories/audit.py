@@ -179,28 +179,28 @@ def _timers(run: Run) -> list[Timer]:
     if run.finished:
         return []
     found = [
-        Timer(step.due_us, run.id, name)
+        Timer(step.due_us, step.seq, run.id, name)
         for name, step in run.calls.items()
         if step.phase in PENDING and step.due_us
     ]
     if run.expires_us:
         assert not run.attempt, f"{run.id} has begun and expires"
-        found.append(Timer(run.expires_us, run.id, limit=TTL))
+        found.append(Timer(run.expires_us, 0, run.id, limit=TTL))
     if run.preceded_us and run.status is Status.WAITING:
-        found.append(Timer(run.preceded_us, run.id, limit=AFTER))
+        found.append(Timer(run.preceded_us, 0, run.id, limit=AFTER))
     if run.max_runtime_ms and run.begun_us and not run.late_us:
-        found.append(Timer(run.begun_us + run.max_runtime_ms * 1000, run.id, limit=LATE))
+        found.append(Timer(run.begun_us + run.max_runtime_ms * 1000, 0, run.id, limit=LATE))
     if run.cancelling is not None and run.undoing is None:
-        found.append(Timer(run.cancelling.grace_us, run.id, limit=GRACE))
+        found.append(Timer(run.cancelling.grace_us, 0, run.id, limit=GRACE))
     if run.deadline_us:
-        found.append(Timer(run.deadline_us, run.id, limit=DEADLINE))
+        found.append(Timer(run.deadline_us, 0, run.id, limit=DEADLINE))
     if run.status is Status.SCHEDULED:
-        found.append(Timer(run.scheduled_us, run.id))
+        found.append(Timer(run.scheduled_us, 0, run.id))
     if run.status is Status.RETRYING and run.retry_us:
-        found.append(Timer(run.retry_us, run.id))
+        found.append(Timer(run.retry_us, 0, run.id))
     if run.status is Status.RUNNING and run.timeout_ms:
         left_us = max(0, run.timeout_ms * 1000 - run.spent_us)
-        found.append(Timer(run.since_us + left_us, run.id, token=run.token))
+        found.append(Timer(run.since_us + left_us, 0, run.id, token=run.token))
     return found
 
 

@@ -200,7 +200,7 @@ def _call_withdrawn(state: State, entry: r.Entry, record: r.CallWithdrawn) -> No
 def await_call(state: State, run: Run, name: str, step: Call) -> None:
     """Enter a pending call into the index of what it waits for."""
     if step.due_us:
-        state.set_timer(step.due_us, run.id, name)
+        state.set_call_timer(run.id, name, step)
     if step.kind is CallKind.CHILD and step.child:
         state.awaited.setdefault(step.awaited, []).append((run.id, name))
     elif step.kind is CallKind.EVENT and step.wait is not None:

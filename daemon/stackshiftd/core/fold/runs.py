@@ -224,7 +224,7 @@ def _set_due(state: State, run: Run, due_us: int) -> None:
         for name, call in run.calls.items():
             if call.phase is Phase.RETRYING:
                 call.due_us = due_us
-                state.set_timer(due_us, run.id, name)
+                state.set_call_timer(run.id, name, call)
     else:
         if run.status is Status.QUEUED:
             move(state, run, "run.moved")

@@ -401,12 +401,14 @@ GRACE: Final = "grace"
 
 
 class Timer(msgspec.Struct, frozen=True, order=True, gc=False):
-    """Something is due at `due_us`. `step` is empty for the run itself; `token` is 0 except for the
-    timeout of an execution. `limit` is `TTL`, `DEADLINE` or `GRACE` if the run itself is over then,
-    `LATE` if it takes too long then, and `AFTER` if what follows from the end of the runs before it
-    is to be decided."""
+    """Something is due at `due_us`. `step` is empty for the run itself; for a call, `seq` is its
+    own: what is due at the same time ends in the order in which it was recorded, as in a program
+    that waits for it. `token` is 0 except for the timeout of an execution. `limit` is `TTL`,
+    `DEADLINE` or `GRACE` if the run itself is over then, `LATE` if it takes too long then, and
+    `AFTER` if what follows from the end of the runs before it is to be decided."""
 
     due_us: int
+    seq: int
     run: str
     step: str = ""
     token: int = 0
@@ -721,11 +723,13 @@ class State:
             and not self.is_blocked(run)
         )
 
-    def set_timer(
-        self, due_us: int, run: str, step: str = "", token: int = 0, limit: str = ""
-    ) -> None:
+    def set_timer(self, due_us: int, run: str, token: int = 0, limit: str = "") -> None:
         """Set a timer of `run` for `due_us`; see `Timer`."""
-        self.timers.add(Timer(due_us, run, step, token, limit), self._is_live)
+        self.timers.add(Timer(due_us, 0, run, "", token, limit), self._is_live)
+
+    def set_call_timer(self, run: str, name: str, call: Call) -> None:
+        """Set the timer of a call of `run`."""
+        self.timers.add(Timer(call.due_us, call.seq, run, name), self._is_live)
 
     def limit_run(self, run: Run) -> None:
         """Set the timers of its ttl and deadline."""
