@@ -64,10 +64,14 @@ def check_key(key: object, what: str) -> str:
         not isinstance(key, str)
         or not key
         or len(key.encode("utf-8", "surrogatepass")) > MAX_KEY_BYTES
-        or any(ord(c) < 32 or 127 <= ord(c) < 160 or 0xD800 <= ord(c) < 0xE000 for c in key)
+        or not ((key.isascii() and key.isprintable()) or _has_no_control(key))
     ):
         raise Usage(
             f"{key!r} cannot be used as {what}",
             hint=f"use 1 to {MAX_KEY_BYTES} bytes of text without control characters",
         )
     return key
+
+
+def _has_no_control(text: str) -> bool:
+    return not any(ord(c) < 32 or 127 <= ord(c) < 160 or 0xD800 <= ord(c) < 0xE000 for c in text)

@@ -111,8 +111,7 @@ class Catalog:
         """The module whose import a worker began last."""
         self._checks: dict[str, Callable[[Any], Any]] = {}
         self._plain: dict[str, StartRun] = {}
-        """Job → the command of a start that says nothing but the payload, for jobs whose keys do
-        not depend on that."""
+        """See `_plain_of`; by job."""
 
     def learn(
         self,
@@ -195,66 +194,83 @@ class Catalog:
         Raises what `find` raises, `Usage`, and `PayloadRefused`.
         """
         job = self.find(params.job)
-        is_plain = params == StartParams(params.job, params.payload, full=params.full)
-        if is_plain and (plain := self._plain.get(job.name)) is not None:
-            payload, _ = self._payload(job, params.payload, False)
-            return msgspec.structs.replace(plain, run=run, payload=payload)
-        command = self._full_command(job, params, run, now_us)
-        if is_plain and not job.concurrency_key and not job.unique:
-            self._plain[job.name] = command
-        return command
-
-    def _full_command(self, job: JobFacts, params: StartParams, run: str, now_us: int) -> StartRun:
-        key = params.idempotency_key
         template = job.unique if params.unique is None else ""
-        needed = key is not None or bool(job.concurrency_key or template)
+        needed = params.idempotency_key is not None or bool(job.concurrency_key or template)
         payload, value = self._payload(job, params.payload, needed)
-        if key is not None:
-            check_key(key, "an idempotency key")
-        elif params.idempotency_ttl_ms is not None:
-            raise Usage("idempotency_ttl_ms is given without an idempotency_key")
-        elif params.retry_failed:
-            raise Usage("retry_failed is given without an idempotency_key")
-        terms = self.terms(job)
+        said: dict[str, Any] = {}
+        if params != StartParams(params.job, params.payload, full=params.full):
+            said = self._said(job, params, value, now_us)
+        if job.concurrency_key:
+            said["concurrency_key"] = _filled(job.concurrency_key, value, "concurrency key")
+        if template:
+            said["unique"] = _filled(template, value, "unique key")
+        return msgspec.structs.replace(self._plain_of(job), run=run, payload=payload, **said)
+
+    def _plain_of(self, job: JobFacts) -> StartRun:
+        """The command of a start that says nothing, of the job alone; without run and payload."""
+        plain = self._plain.get(job.name)
+        if plain is None:
+            plain = self._plain[job.name] = StartRun(
+                run="",
+                job=job.name,
+                queue=check_name(job.queue, "queue"),
+                payload=b"",
+                retry=self.terms(job),
+                limits=self._limits,
+                timeout_ms=job.timeout_ms or 0,
+                priority=job.priority,
+                on_duplicate=job.on_duplicate,
+                ttl_ms=job.ttl_ms or 0,
+                deadline_ms=job.deadline_ms or 0,
+                on_failure=self._follow_up(job.on_failure),
+                on_success=self._follow_up(job.on_success),
+                max_runtime_ms=job.max_runtime_ms or 0,
+            )
+        return plain
+
+    def _said(self, job: JobFacts, params: StartParams, value: Any, now_us: int) -> dict[str, Any]:
+        """The fields of the command that the start itself sets. `value` is its payload, if it has
+        an idempotency key."""
+        said = self._said_key(job, params, value)
+        said["even_if_failed"] = params.even_if_failed
+        said["due_us"] = due(params.delay_ms, params.scheduled_at, now_us)
+        terms: dict[str, int] = {}
         if params.max_attempts is not None:
-            within(params.max_attempts, 1, MAX_ATTEMPTS, "max_attempts")
-            terms = msgspec.structs.replace(terms, max_attempts=params.max_attempts)
+            terms["max_attempts"] = within(params.max_attempts, 1, MAX_ATTEMPTS, "max_attempts")
         if params.backoff_ms is not None:
-            within(params.backoff_ms, 0, MAX_DURATION_MS, "backoff_ms")
-            terms = msgspec.structs.replace(terms, backoff_ms=params.backoff_ms)
-        unique = _filled(template, value, "unique key") if params.unique is None else params.unique
-        if unique or params.unique is not None:
-            check_key(unique, "a unique key")
-        elif params.on_duplicate is not None:
+            terms["backoff_ms"] = within(params.backoff_ms, 0, MAX_DURATION_MS, "backoff_ms")
+        if terms:
+            said["retry"] = msgspec.structs.replace(self.terms(job), **terms)
+        if params.unique is not None:
+            said["unique"] = check_key(params.unique, "a unique key")
+        elif params.on_duplicate is not None and not job.unique:
             raise Usage("on_duplicate is given without a unique key")
-        priority = job.priority if params.priority is None else params.priority
-        within(priority, -MAX_PRIORITY, MAX_PRIORITY, "priority")
-        return StartRun(
-            run=run,
-            job=job.name,
-            queue=check_name(job.queue if params.queue is None else params.queue, "queue"),
-            payload=payload,
-            retry=terms,
-            limits=self._limits,
-            timeout_ms=_limit(params.timeout_ms, job.timeout_ms, "timeout_ms"),
-            priority=priority,
-            concurrency_key=_filled(job.concurrency_key, value, "concurrency key"),
-            labels=check_labels(params.labels),
-            due_us=due(params.delay_ms, params.scheduled_at, now_us),
-            key=key,
-            key_ttl_ms=self._key_ttl(job, params) if key is not None else 0,
-            digest=sha256(canonical(value)).hexdigest() if key is not None else "",
-            unique=unique,
-            on_duplicate=job.on_duplicate
-            if params.on_duplicate is None
-            else one_of(params.on_duplicate, ON_DUPLICATE, "on_duplicate"),
-            ttl_ms=_limit(params.ttl_ms, job.ttl_ms, "ttl_ms"),
-            deadline_ms=_limit(params.deadline_ms, job.deadline_ms, "deadline_ms"),
-            even_if_failed=params.even_if_failed,
-            on_failure=self._follow_up(job.on_failure),
-            on_success=self._follow_up(job.on_success),
-            max_runtime_ms=job.max_runtime_ms or 0,
-        )
+        if params.on_duplicate is not None:
+            said["on_duplicate"] = one_of(params.on_duplicate, ON_DUPLICATE, "on_duplicate")
+        if params.priority is not None:
+            said["priority"] = within(params.priority, -MAX_PRIORITY, MAX_PRIORITY, "priority")
+        if params.queue is not None:
+            said["queue"] = check_name(params.queue, "queue")
+        for name in ("timeout_ms", "ttl_ms", "deadline_ms"):
+            given_ms = getattr(params, name)
+            if given_ms is not None:
+                said[name] = within(given_ms, 1, MAX_DURATION_MS, name)
+        if params.labels:
+            said["labels"] = check_labels(params.labels)
+        return said
+
+    def _said_key(self, job: JobFacts, params: StartParams, value: Any) -> dict[str, Any]:
+        if params.idempotency_key is not None:
+            return {
+                "key": check_key(params.idempotency_key, "an idempotency key"),
+                "key_ttl_ms": self._key_ttl(job, params),
+                "digest": sha256(canonical(value)).hexdigest(),
+            }
+        if params.idempotency_ttl_ms is not None:
+            raise Usage("idempotency_ttl_ms is given without an idempotency_key")
+        if params.retry_failed:
+            raise Usage("retry_failed is given without an idempotency_key")
+        return {}
 
     def _follow_up(self, name: str) -> FollowUp | None:
         """The run that a run starts by its end. If no worker has its job, it is started all the
@@ -370,13 +386,6 @@ def _is_plainly_strict(text: bytes) -> bool:
         and _HUGE.search(text) is None
         and b"\\u" not in text  # May be an unpaired surrogate.
     )
-
-
-def _limit(given_ms: int | None, of_job_ms: int | None, what: str) -> int:
-    """The limit that a start gives, or else that of the job; 0 for none."""
-    if given_ms is None:
-        return of_job_ms or 0
-    return within(given_ms, 1, MAX_DURATION_MS, what)
 
 
 def due(delay_ms: int | None, scheduled_at: str | None, now_us: int) -> int:

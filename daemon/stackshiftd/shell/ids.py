@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Final
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -55,18 +54,14 @@ class Ids:
         return f"evt_{self._ulid()}"
 
     def _ulid(self) -> str:
-        chance = self._chance()
+        """26 digits of 5 bits: 10 of the time, 16 of chance; written two by two."""
+        ms, chance = self._clock_us() // 1000, self._chance()
         high, low = chance >> 40, chance & 0xFF_FFFF_FFFF
         return (
-            f"{_time_digits(self._clock_us() // 1000)}"
+            f"{_PAIRS[ms >> 40]}{_PAIRS[ms >> 30 & 1023]}{_PAIRS[ms >> 20 & 1023]}"
+            f"{_PAIRS[ms >> 10 & 1023]}{_PAIRS[ms & 1023]}"
             f"{_PAIRS[high >> 30]}{_PAIRS[high >> 20 & 1023]}"
             f"{_PAIRS[high >> 10 & 1023]}{_PAIRS[high & 1023]}"
             f"{_PAIRS[low >> 30]}{_PAIRS[low >> 20 & 1023]}"
             f"{_PAIRS[low >> 10 & 1023]}{_PAIRS[low & 1023]}"
         )
-
-
-@lru_cache(4)
-def _time_digits(ms: int) -> str:
-    """The time as ten base 32 digits."""
-    return "".join(_ALPHABET[ms >> shift & 31] for shift in range(45, -1, -5))
