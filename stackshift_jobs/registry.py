@@ -12,7 +12,7 @@ from typing import Any, TypedDict, TypeVar, Unpack, cast, overload
 
 from stackshift_jobs import callables
 from stackshift_jobs.errors import BadConfiguration, Usage
-from stackshift_jobs.project.notify import web_address
+from stackshift_jobs.project.notify import check_heartbeat
 from stackshift_jobs.project.settings import Rate, parse_rate
 from stackshift_jobs.retry import Retry, check_retry
 from stackshift_jobs.schedules import Declared, Schedule, declared
@@ -205,7 +205,7 @@ def _maker(options: Mapping[str, Any]) -> Callable[[str, Handler], Job]:
         )
     given = options.get
     expect = "" if given("expect") is None else check_expectation(given("expect"))
-    heartbeat = _heartbeat(given("heartbeat"))
+    heartbeat = check_heartbeat(given("heartbeat"))
     unique = _template(given("unique"), "unique key")
     on_duplicate = one_of(given("on_duplicate") or "refuse", ON_DUPLICATE, "on_duplicate")
     if given("on_duplicate") is not None and not unique:
@@ -258,16 +258,6 @@ def _text(value: Any, option: str) -> str:
     if value is not None and not isinstance(value, str):
         raise Usage(f"{option} must be text, not {value!r}")
     return value or ""
-
-
-def _heartbeat(url: str | None) -> str:
-    """The URL of a heartbeat; empty without one. Raises `Usage`."""
-    if url is None:
-        return ""
-    try:
-        return web_address(url)
-    except ValueError as bad:
-        raise Usage(f"heartbeat: {url!r} is not {bad}") from None
 
 
 def _job_name(name: str | None) -> str:

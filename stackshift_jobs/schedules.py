@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from stackshift_jobs.errors import Usage
+from stackshift_jobs.project.notify import check_heartbeat
 from stackshift_jobs.values.durations import Duration, milliseconds
+from stackshift_jobs.values.expectations import check_expectation
 from stackshift_jobs.values.names import check_name, one_of
 
 CATCH_UP: Final = ("skip", "once", "all")
@@ -25,7 +27,8 @@ class Schedule:
     """One of several schedules of a job, for `stackshift.job(schedules={"weekend": Schedule(…)})`.
 
     What it leaves out is as the options of the job say, whose names and defaults are the same;
-    `payload` is the job's `schedule_payload`.
+    `payload` is the job's `schedule_payload`. But `expect`, `max_runtime` and `heartbeat` are of
+    this schedule's runs alone, beside those of the job, which are of all its runs.
     """
 
     expression: str
@@ -35,6 +38,9 @@ class Schedule:
     overlap: str | None = None
     jitter: Duration | None = None
     payload: Any = None
+    expect: str | None = None
+    max_runtime: Duration | None = None
+    heartbeat: str | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,9 @@ class Declared:
     overlap: str = "skip"
     jitter_ms: int = 0
     payload: Any = field(default_factory=dict)
+    expect: str = ""
+    max_runtime_ms: int = 0
+    heartbeat: str = ""
 
 
 def declared(job: str, options: Mapping[str, Any]) -> tuple[Declared, ...]:
@@ -109,9 +118,19 @@ def _declared(name: str, one: Schedule, options: Mapping[str, Any]) -> Declared:
         overlap=terms["overlap"] or "skip",
         jitter_ms=_duration_ms(terms["jitter"], "jitter"),
         payload={} if payload is None else payload,
+        expect="" if one.expect is None else check_expectation(one.expect),
+        max_runtime_ms=_limit_ms(one.max_runtime, name),
+        heartbeat=check_heartbeat(one.heartbeat),
     )
     check_terms(made.catch_up, made.catch_up_for_ms, made.overlap, made.jitter_ms)
     return made
+
+
+def _limit_ms(given: Duration | None, name: str) -> int:
+    limit_ms = _duration_ms(given, "max_runtime")
+    if given is not None and not limit_ms:
+        raise Usage(f"the max_runtime of schedule {name!r} cannot be 0", hint="leave it out")
+    return limit_ms
 
 
 def _duration_ms(given: Duration | None, what: str) -> int:

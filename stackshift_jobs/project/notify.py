@@ -78,6 +78,16 @@ def web_address(value: object) -> str:
     return value
 
 
+def check_heartbeat(url: str | None) -> str:
+    """The URL of a heartbeat; empty without one. Raises `Usage`."""
+    if url is None:
+        return ""
+    try:
+        return web_address(url)
+    except ValueError as bad:
+        raise Usage(f"heartbeat: {url!r} is not {bad}") from None
+
+
 def _smtp(value: object) -> str:
     if isinstance(value, str) and value.isprintable():
         try:

@@ -221,6 +221,9 @@ def _terms(job: Job, schedule: Declared) -> ScheduleTerms:
         job=job.name if schedule.name != job.name else "",
         catch_up_for_ms=schedule.catch_up_for_ms,
         jitter_ms=schedule.jitter_ms,
+        expect=schedule.expect,
+        max_runtime_ms=schedule.max_runtime_ms,
+        heartbeat=schedule.heartbeat,
     )
 
 
