@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -18,6 +19,8 @@ from stackshiftd.core.state.entries import PAGE_BYTES
 
 LOOKS: Final = 64
 """Lines of the file that are read in one part of the work."""
+SKIPS: Final = 4096
+"""Lines that are passed over in one part: each page does so with all that were before it."""
 
 
 class Page(NamedTuple):
@@ -47,7 +50,10 @@ def log_page(
     except FileNotFoundError:
         return Page([], after, False)
     with file:
-        return (yield from _page(file, after, limit, step, attempt, numbered=numbered))
+        skipped = 0
+        if not numbered:
+            skipped = yield from _skip(file, after)
+        return (yield from _page(file, skipped, after, limit, step, attempt, numbered=numbered))
 
 
 def printed_until(
@@ -96,12 +102,31 @@ class _Wanted(NamedTuple):
     line: dict[str, Any] | None
 
 
+def _skip(file: Iterator[str], lines: int) -> Generator[None, None, int]:
+    """The work of passing over the first lines of the file, which leads to how many they were."""
+    passed = 0
+    while passed < lines:
+        found = sum(1 for _ in islice(file, min(SKIPS, lines - passed)))
+        if not found:
+            break
+        passed += found
+        yield None
+    return passed
+
+
 def _lines(
-    file: Iterable[str], after: int, step: str | None, attempt: int | None, *, numbered: bool
+    file: Iterable[str],
+    skipped: int,
+    after: int,
+    step: str | None,
+    attempt: int | None,
+    *,
+    numbered: bool,
 ) -> Iterator[_Wanted]:
-    """The lines of the file up to one that is still being written."""
+    """The lines of the file, of which the first are `skipped`, up to one that is still being
+    written."""
     counts: Counter[tuple[int, int]] = Counter()
-    for number, raw in enumerate(file, 1):
+    for number, raw in enumerate(file, skipped + 1):
         if not raw.endswith("\n"):
             return
         line = _line(raw) if numbered or number > after else None
@@ -120,6 +145,7 @@ def _lines(
 
 def _page(
     file: Iterable[str],
+    skipped: int,
     after: int,
     limit: int,
     step: str | None,
@@ -129,8 +155,9 @@ def _page(
 ) -> Generator[None, None, Page]:
     lines: list[dict[str, Any]] = []
     begun: dict[str, dict[str, Any]] = {}
-    number = size = 0
-    for number, length, line in _lines(file, after, step, attempt, numbered=numbered):
+    number, size = skipped, 0
+    wanted = _lines(file, skipped, after, step, attempt, numbered=numbered)
+    for number, length, line in wanted:
         if number % LOOKS == 0:
             yield None
         if line is None:
