@@ -9,6 +9,7 @@
 #   make cluster-test   several machines and versions of PostgreSQL, for hours
 #   make tour     redraw the pictures of docs/tour.md
 #   make bench    measure              make bench-peers  beside Restate, DBOS, Absurd, queues
+#   make bench-scale    what things cost beside ever more of others
 #   make clean    remove what was made
 #   make frozen   write down what this version writes into the journal
 #
@@ -49,7 +50,8 @@ PYTHON := $(shell for python in python3 python3.14 python3.13 python3.12 python3
     && { echo $$python; exit; }; done; echo python3)
 endif
 
-.PHONY: demo test quick long ways ways-quick cluster-test lint types man tour bench bench-peers frozen clean python
+.PHONY: demo test quick long ways ways-quick cluster-test lint types man tour bench bench-peers \
+    bench-scale frozen clean python
 
 demo: $(VENV)/examples.stamp
 	@cd $(EXAMPLE) && exec </dev/null; \
@@ -110,6 +112,9 @@ man:
 
 tour: $(VENV)/dev.stamp
 	@$(BIN)/python .ci/tour
+
+bench-scale: $(VENV)/dev.stamp
+	$(BIN)/python benchmarks/scale.py
 
 bench-peers: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/peers
