@@ -369,13 +369,14 @@ def _check_handler(fn: object, job: str) -> None:
 def _register(new: Job) -> Handler:
     """Put the job into the registry; returns its handler, or a stand-in for it, with `start`."""
     other = registry.get(new.name)
-    if other is not None and other.place != new.place:
+    if other is not None and other.place != new.place and not _is_same_code(other, new):
         raise TwoJobsOneName(
             f"two jobs are named {new.name!r}: {other.place} and {new.place}",
             hint="give one of them another name",
             job=new.name,
         )
-    registry[new.name] = new
+    if other is None or other.place == new.place:
+        registry[new.name] = new
 
     def start(payload: Any = None, **options: Any) -> Any:
         """Start a run of this job; see `stackshift_jobs.start`."""
@@ -387,6 +388,20 @@ def _register(new: Job) -> Handler:
     handler = new.handler if has_room else partial(new.handler)
     cast(Any, handler).start = start
     return handler
+
+
+def _is_same_code(one: Job, other: Job) -> bool:
+    """Are they one function, of a file that was imported under two names? That happens where jobs
+    are in `src/shop/jobs`, and import each other as `shop.jobs`."""
+    first, second = one.handler, other.handler
+    if not (isinstance(first, FunctionType) and isinstance(second, FunctionType)):
+        return False
+    place = callables.place_of(first)
+    return (
+        bool(place.file)
+        and place == callables.place_of(second)
+        and first.__qualname__ == second.__qualname__
+    )
 
 
 def _origin(fn: Handler) -> tuple[str, str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
@@ -179,3 +181,28 @@ def test_bad_options_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(Usage, match=message):
         stackshift.job("bad", Service().method, **options)
     assert registry == {}
+
+
+def test_file_that_is_imported_under_two_names_has_its_jobs_once(tmp_path: Path) -> None:
+    """As `src.shop.jobs.mail` and `shop.jobs.mail`, say. Another function is another job, also in a
+    copy of the file, and so is the same method of another object."""
+    text = "import stackshift_jobs as stackshift\n@stackshift.job\ndef mail(ctx):\n    return 1\n"
+    file, copy = tmp_path / "mail.py", tmp_path / "copy.py"
+    file.write_text(text)
+    copy.write_text(text)
+    load("src.shop.mail", file)
+    load("shop.mail", file)
+    assert [(name, job.module) for name, job in registry.items()] == [("mail", "src.shop.mail")]
+    with pytest.raises(BadConfiguration, match="two jobs are named 'mail'"):
+        load("shop.copy", copy)
+    stackshift.job("sent", Service().method)
+    with pytest.raises(BadConfiguration, match="two jobs are named 'sent'"):
+        stackshift.job("sent", Service().method)
+
+
+def load(name: str, file: Path) -> None:
+    """Import a file under a name."""
+    spec = spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    spec.loader.exec_module(module_from_spec(spec))
