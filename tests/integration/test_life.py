@@ -53,6 +53,7 @@ inherit_env = ["PYTHONPATH"]
 GRACE = TWO_SLOTS.replace("1s", "20s")
 
 
+@pytest.mark.not_via("follower", why="it is about one daemon, and two are started")
 def test_second_daemon_says_who_serves_and_ends(make_project: Make) -> None:
     """Of two daemons started at once one serves; the other exits 3 and names the first's pid."""
     project = make_project(JOBS)
@@ -153,6 +154,7 @@ def project_listens(project: Project) -> bool:
         return False
 
 
+@pytest.mark.not_via("follower", why="it is about one daemon, and two are started")
 def test_sigterm_ends_a_daemon_that_waits_for_its_jobs(make_project: Make) -> None:
     """A module that does not come to the end of its import is not waited for."""
     project = make_project(JOBS, slow="gate('import')")
@@ -187,6 +189,7 @@ def test_sigterm_ends_what_will_not_end_and_its_run_goes_on(make_project: Make, 
     assert len(lost) == 1
 
 
+@pytest.mark.not_via("follower", why="each daemon answers daemon.stop for itself")
 def test_draining_stop_waits_until_runs_have_ended(make_project: Make) -> None:
     """`daemon.stop` with `drain` ends only when nothing executes, and starts nothing new."""
     project = make_project(JOBS, TWO_SLOTS)
@@ -279,6 +282,7 @@ def test_history_index_is_rebuilt(make_project: Make, how: str, compacted: bool)
         project.call("run.start", job="quick", payload={"n": 8}, idempotency_key="k")
 
 
+@pytest.mark.not_via("follower", why="it is about one daemon, and two are started")
 def test_daemon_whose_data_directory_is_gone_ends_and_says_so(make_project: Make) -> None:
     """It would acknowledge into files that nobody can find; and it leaves its successor's alone."""
     project = make_project(JOBS)

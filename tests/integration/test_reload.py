@@ -234,6 +234,7 @@ def test_saved_module_is_loaded_by_itself_where_watching_is_on(make_project: Mak
     )
 
 
+@pytest.mark.not_via("follower", why="the daemon that gets the signal has no workers")
 def test_signal_reloads(make_project: Make) -> None:
     """SIGHUP is how a service is asked to."""
     project = make_project(ONE)
