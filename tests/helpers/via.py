@@ -36,6 +36,8 @@ VIA: Final = os.environ.get("STACKSHIFT_VIA", "")
 assert VIA in ("", *WAYS), f"STACKSHIFT_VIA={VIA}: one of {', '.join(WAYS)}"
 
 DATABASE: Final = via_ways.DATABASE
+DAEMONS: Final = 2 if VIA == "follower" else 1
+"""How many serve a project."""
 FOLLOWS: Final = {via_ways.ROLE: "follower"}
 """In the environment of a daemon that follows one which is there."""
 
