@@ -11,10 +11,10 @@ import sys
 import typing
 from collections.abc import Callable, Iterator
 from functools import partial
-from types import CoroutineType, MethodType
+from types import MethodType
 from typing import Any, Final, NamedTuple
 
-from stackshift_jobs.errors import BadConfiguration, Usage
+from stackshift_jobs.errors import BadConfiguration
 
 _POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -86,21 +86,6 @@ def place_of(fn: Callable[..., Any]) -> Place:
         return fn.place
     code = getattr(inspect.unwrap(function_of(fn)), "__code__", None)
     return Place("", 0) if code is None else Place(code.co_filename, code.co_firstlineno)
-
-
-def check_function(fn: Any, step: str) -> None:
-    """Raise `Usage` if `fn`, which `step` was given, cannot be called: most often it is what a call
-    has returned."""
-    if callable(fn):
-        return
-    given = "None" if fn is None else f"a value of type {type(fn).__name__}"
-    if isinstance(fn, CoroutineType):
-        given = f"the coroutine {fn.__qualname__}, as the call of an `async def` function makes it,"
-        fn.close()  # Never to be awaited, which Python would report.
-    raise Usage(
-        f"step {step!r} was given {given} instead of a function",
-        hint="pass the function, and after it its arguments: ctx.step.run(name, fn, *args)",
-    )
 
 
 def check_takes_context(fn: Callable[..., Any], job: str) -> None:

@@ -12,10 +12,10 @@ from typing import Any, TypedDict, TypeVar, Unpack, cast, overload
 
 from stackshift_jobs import callables
 from stackshift_jobs.errors import BadConfiguration, Usage
-from stackshift_jobs.project.notify import check_heartbeat
 from stackshift_jobs.project.settings import Rate, parse_rate
 from stackshift_jobs.retry import Retry, check_retry
 from stackshift_jobs.schedules import Declared, Schedule, declared
+from stackshift_jobs.values.destinations import check_heartbeat
 from stackshift_jobs.values.durations import Duration, milliseconds
 from stackshift_jobs.values.expectations import check_expectation
 from stackshift_jobs.values.limits import MAX_PRIORITY, ON_DUPLICATE

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from stackshift_jobs.errors import Usage
-from stackshift_jobs.project.notify import check_heartbeat
+from stackshift_jobs.values.destinations import check_heartbeat
 from stackshift_jobs.values.durations import Duration, milliseconds
 from stackshift_jobs.values.expectations import check_expectation
 from stackshift_jobs.values.names import check_name, one_of

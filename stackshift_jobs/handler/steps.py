@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from hashlib import sha256
+from types import CoroutineType
 from typing import Any, Final
 
-from stackshift_jobs.callables import check_function
 from stackshift_jobs.calls.runs import option_params
 from stackshift_jobs.errors import (
     ChildFailed,
@@ -92,7 +92,7 @@ def run_step(
         tried = known.tried
         if known.phase == "retrying":
             yield Park(key, known.due_us)
-    check_function(fn, key)
+    _check_function(fn, key)
     terms = _terms(retry, key) if retry is not None else None
     can_undo = undo is not None
     while True:
@@ -135,6 +135,21 @@ def run_step(
                 RecordResult, (key, text, _ms(clock() - began), tried, input, undo is not None)
             )
             return result
+
+
+def _check_function(fn: Any, step: str) -> None:
+    """Raise `Usage` if `fn`, which `step` was given, cannot be called: most often it is what a call
+    has returned."""
+    if callable(fn):
+        return
+    given = "None" if fn is None else f"a value of type {type(fn).__name__}"
+    if isinstance(fn, CoroutineType):
+        given = f"the coroutine {fn.__qualname__}, as the call of an `async def` function makes it,"
+        fn.close()  # Never to be awaited, which Python would report.
+    raise Usage(
+        f"step {step!r} was given {given} instead of a function",
+        hint="pass the function, and after it its arguments: ctx.step.run(name, fn, *args)",
+    )
 
 
 def _note_unsure(pass_: Pass, key: str, undo: Any) -> None:

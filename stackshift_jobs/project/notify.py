@@ -11,13 +11,12 @@ from urllib.parse import urlsplit
 
 from stackshift_jobs.errors import Usage
 from stackshift_jobs.project.settings import Kind
+from stackshift_jobs.values.destinations import problem_of, web_address
 from stackshift_jobs.values.expectations import check_expectation
 from stackshift_jobs.values.secrets import Reference, reference_of
 
 ALERTS: Final = ("failed", "late", "missing", "recovered", "daemon_stopped")
 """What there is to be told."""
-SCHEMES: Final = ("ntfy", "slack", "mailto", "https", "http")
-MAX_URL: Final = 2048
 
 
 def _destination(value: object) -> str | Reference:
@@ -30,28 +29,6 @@ def _destination(value: object) -> str | Reference:
             '"mailto:NAME@HOST", "https://…", or { "$env" = "NAME" }'
         )
     return value
-
-
-def problem_of(url: str) -> str:
-    """Why `url` is not a destination; empty if it is one."""
-    if len(url) > MAX_URL or not url.isprintable() or " " in url:
-        return "it is not a URL"
-    try:
-        parts = urlsplit(url)
-        has_host = bool(parts.hostname) and parts.port != 0
-    except ValueError as bad:
-        return str(bad)
-    if parts.scheme not in SCHEMES:
-        return f"its scheme is none of {', '.join(SCHEMES)}"
-    if parts.scheme == "mailto":
-        names = parts.path.split(",")
-        is_mail = all(0 < name.find("@") < len(name) - 1 and name[0] != "-" for name in names)
-        return "" if is_mail else "it has no mail address"
-    if not has_host:
-        return "it has no host"
-    if parts.scheme == "ntfy" and not parts.path.strip("/"):
-        return "it has no topic"
-    return ""
 
 
 def _secret_text(value: object) -> str | Reference:
@@ -68,24 +45,6 @@ def _web_address(value: object) -> str | Reference:
     if reference is not None:
         return reference
     return web_address(value)
-
-
-def web_address(value: object) -> str:
-    """`value`, if it is a URL of http or https. Raises `ValueError`."""
-    is_web = isinstance(value, str) and value.startswith(("https://", "http://"))
-    if not isinstance(value, str) or not is_web or problem_of(value):
-        raise ValueError('a URL, such as "https://hc-ping.com/UUID"')
-    return value
-
-
-def check_heartbeat(url: str | None) -> str:
-    """The URL of a heartbeat; empty without one. Raises `Usage`."""
-    if url is None:
-        return ""
-    try:
-        return web_address(url)
-    except ValueError as bad:
-        raise Usage(f"heartbeat: {url!r} is not {bad}") from None
 
 
 def _smtp(value: object) -> str:

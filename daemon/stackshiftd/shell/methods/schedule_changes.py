@@ -10,8 +10,8 @@ import msgspec
 from msgspec import Raw
 
 from stackshift_jobs.errors import PayloadRefused, StackshiftError, Usage
-from stackshift_jobs.project.notify import web_address
 from stackshift_jobs.schedules import check_terms
+from stackshift_jobs.values.destinations import web_address
 from stackshift_jobs.values.durations import MAX_DURATION_MS, parse_time, rfc3339
 from stackshift_jobs.values.expectations import check_expectation
 from stackshift_jobs.values.limits import MAX_SCHEDULE_PAYLOAD

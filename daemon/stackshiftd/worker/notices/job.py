@@ -17,8 +17,8 @@ from stackshift_jobs.errors import NonRetryable
 from stackshift_jobs.handler.command import run_command
 from stackshift_jobs.handler.context import JobContext
 from stackshift_jobs.programs.program import Program
-from stackshift_jobs.project.notify import problem_of
 from stackshift_jobs.registry import Job
+from stackshift_jobs.values.destinations import problem_of
 from stackshift_jobs.values.names import NOTIFY_JOB, NOTIFY_QUEUE
 from stackshift_jobs.values.secrets import Reference, Secret
 from stackshiftd.worker.notices import message
