@@ -34,9 +34,12 @@ def give_now(i): return i
 async def noop(ctx: AsyncJobContext):
     return ctx.payload
 
+async def for_ever():
+    await asyncio.Event().wait()
+
 @stackshift.job
 async def block(ctx: AsyncJobContext):
-    await asyncio.sleep(3600)
+    await ctx.step.run("for_ever", for_ever)  # A wait of the handler's own would free its slot.
 
 @stackshift.job
 async def five(ctx: AsyncJobContext):
@@ -118,11 +121,15 @@ class Project:
         return str(json.loads((self.root / ".stackshift" / "daemon.json").read_text())["socket"])
 
     def memory_mb(self) -> float:
-        """Proportional set size of daemon and workers."""
+        """Proportional set size of daemon and workers, once no snapshot is being written, for which
+        there is a process that ends."""
         assert self.daemon is not None
         daemon = psutil.Process(self.daemon.pid)
-        family = [daemon, *daemon.children(recursive=True)]
-        return sum(each.memory_full_info().pss for each in family) / 1e6
+        while True:
+            family = [daemon, *daemon.children(recursive=True)]
+            if not any("compact" in each.cmdline() for each in family):
+                return sum(each.memory_full_info().pss for each in family) / 1e6
+            time.sleep(0.1)
 
     def cpu_seconds(self) -> list[float]:
         assert self.daemon is not None
