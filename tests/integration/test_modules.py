@@ -324,3 +324,30 @@ def test_what_is_no_file_keeps_no_worker_from_its_start(make_project: Make) -> N
     project.start()
     assert project.finish(project.begin("good"))["result"] == "good"
     assert failed(project.call("job.list")).keys() == {"jobs.pipe"}
+
+
+PATCHES = {
+    "gevent": ("monkey", "from gevent.monkey import patch_all; patch_all()", "patch_all"),
+    "eventlet": ("patcher", "import eventlet; eventlet.monkey_patch()", "monkey_patch"),
+}
+
+
+@pytest.mark.parametrize("library", PATCHES)
+def test_module_that_would_patch_the_whole_worker_fails_alone(
+    make_project: Make, library: str
+) -> None:
+    """It would put its own threads and sockets in the place of those that the worker waits with,
+    and all runs would hang. The stand-in for the library patches as it would."""
+    part, asks, name = PATCHES[library]
+    project = make_project(GOOD, patches=asks + BROKEN)
+    package = project.root / library
+    package.mkdir()
+    (package / f"{part}.py").write_text(
+        f"import socket, threading\ndef {name}(*a, **k): socket.socket = threading.Lock = None\n"
+    )
+    (package / "__init__.py").write_text(f"from {library}.{part} import {name}\n")
+    project.start()
+    [bad] = project.call("job.list")["failed_modules"]
+    assert (bad["module"], bad["type"]) == ("jobs.patches", "Usage")
+    assert f"{library}.{part}.{name}() would replace the threads and sockets" in bad["message"]
+    assert project.finish(project.begin("good"))["result"] == "good"

@@ -40,6 +40,7 @@ from stackshift_jobs.values.text import readable
 from stackshiftd.core.commands import ExpectationTerms, ScheduleTerms
 from stackshiftd.core.decide.cron.ticks import clock_of, zone_of
 from stackshiftd.core.records import QueueTerms, RetryTerms
+from stackshiftd.worker import monkey_patches
 from stackshiftd.worker.code_files import ModuleSource, sources
 from stackshiftd.worker.frames import FailedModule, JobFacts
 from stackshiftd.worker.output import streams, thread_contexts
@@ -70,6 +71,7 @@ def import_project(
     streams.install(own)
     thread_contexts.install()
     asyncio_order.install()
+    monkey_patches.refuse()
     return load(project, jobs, importing, deadly)
 
 
