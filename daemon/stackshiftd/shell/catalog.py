@@ -174,7 +174,7 @@ class Catalog:
             )
         near = difflib.get_close_matches(name, self.jobs, 3)
         meant = [f"did you mean {near[0]}?"] if near else []
-        changed = self.code.notes()
+        changed = self.code.notes_now()  # It may have been added just now.
         if self.failed:
             about = (failed for failed in self.failed if repr(name) in failed.message)
             first, count = next(about, self.failed[0]), len(self.failed)

@@ -86,8 +86,14 @@ class LoadedCode:
         """All that was read is in force."""
         self._settings = self._read_settings
 
+    def notes_now(self) -> list[str]:
+        """The same as `notes`, as it is at this moment: for whoever has just changed something."""
+        self._notes_until = float("-inf")
+        return self.notes()
+
     def notes(self) -> list[str]:
-        """What a person who names a job should know of its code, in sentences."""
+        """What a person who names a job should know of its code, in sentences. It may be a moment
+        old: only a small share of the time is spent on looking."""
         began = time.monotonic()
         if began >= self._notes_until:
             self._notes = self._look()
