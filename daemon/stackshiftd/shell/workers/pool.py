@@ -14,7 +14,6 @@ import logging
 import os
 import socket
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,6 +36,7 @@ from stackshiftd.shell.workers.local_host import Host
 from stackshiftd.shell.workers.process import Launch, launch_process
 from stackshiftd.shell.workers.programs import FORCED_SECONDS
 from stackshiftd.shell.workers.silence import Verdict
+from stackshiftd.stop_signals import executor_without_them
 from stackshiftd.worker.frames import (
     BEAT_SECONDS,
     Beat,
@@ -90,7 +90,7 @@ class Pool:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._burials: set[asyncio.Task[Any]] = set()
         # Not the loop's own threads: an ending may take as long as the grace, and others need them.
-        self._enders = ThreadPoolExecutor(MAX_ENDINGS, "ending")
+        self._enders = executor_without_them(MAX_ENDINGS, "ending")
         self.links: dict[str, WorkerLink] = {}
         self._deadly = DeadlyModules()
 
