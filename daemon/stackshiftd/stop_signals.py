@@ -11,21 +11,9 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 NUMBERS: Final = (signal.SIGTERM, signal.SIGINT)
-
-
-def executor_without_them(threads: int, name: str) -> ThreadPoolExecutor:
-    """Threads that may outlive the daemon: no signal to stop arrives at one of them. While the
-    process replaces itself it would be taken there, and be lost with it. They must start no
-    programs, which would inherit that."""
-    return ThreadPoolExecutor(threads, name, _block)
-
-
-def _block() -> None:
-    signal.pthread_sigmask(signal.SIG_BLOCK, NUMBERS)
 
 
 class StopSignals:

@@ -27,6 +27,7 @@ from stackshiftd.shell.cluster.opening import Offer
 from stackshiftd.shell.tuning import Tuning
 from stackshiftd.shell.workers import orders
 from stackshiftd.shell.workers.deadly_modules import DeadlyModules
+from stackshiftd.shell.workers.enders import enders
 from stackshiftd.shell.workers.hosts.far_host import Hosts
 from stackshiftd.shell.workers.hosts.host_link import HostLink
 from stackshiftd.shell.workers.hosts.joined import JoinedLink
@@ -36,7 +37,6 @@ from stackshiftd.shell.workers.local_host import Host
 from stackshiftd.shell.workers.process import Launch, launch_process
 from stackshiftd.shell.workers.programs import FORCED_SECONDS
 from stackshiftd.shell.workers.silence import Verdict
-from stackshiftd.stop_signals import executor_without_them
 from stackshiftd.worker.frames import (
     BEAT_SECONDS,
     Beat,
@@ -90,7 +90,7 @@ class Pool:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._burials: set[asyncio.Task[Any]] = set()
         # Not the loop's own threads: an ending may take as long as the grace, and others need them.
-        self._enders = executor_without_them(MAX_ENDINGS, "ending")
+        self._enders = enders(MAX_ENDINGS)
         self.links: dict[str, WorkerLink] = {}
         self._deadly = DeadlyModules()
 
