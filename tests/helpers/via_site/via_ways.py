@@ -220,7 +220,7 @@ def reach_by_shell() -> None:
             VIA: "leader",
             DATABASE: os.environ.get(DATABASE, ""),
         }
-        # What a fake daemon is told by the test is no business of ssh.
+        # What the test tells a fake daemon does not go through ssh.
         known |= {name: text for name, text in os.environ.items() if name.startswith("FAKE_")}
         words = [f"{name}={text}" for name, text in known.items()]
         return ["env", "-i", *words, "/bin/sh", "-c", f"cd /; {made[-1]}"]

@@ -14,7 +14,7 @@ DEATHS: Final = 2
 
 
 class DeadlyModules:
-    """Those of a project, until its modules are loaded anew."""
+    """Those of a project, until its modules are loaded again."""
 
     def __init__(self) -> None:
         self.found: dict[str, str] = {}
