@@ -107,6 +107,21 @@ def test_follower_answers_for_itself_between_two_answers_of_the_leader(pair: Pai
     assert [status["role"] for status in values["daemon.status"]] == ["follows"] * 20
 
 
+def test_follower_has_metrics_of_its_own(pair: Pair) -> None:
+    """What is recorded is the same on both; who leads, and what each has counted, is not."""
+    pair.first.begin("held", {"gate": "never"})
+
+    def found(project: Project) -> dict[str, float]:
+        families = project.call("daemon.metrics")["metrics"]
+        return {each["name"]: each["samples"][0]["value"] for each in families if each["samples"]}
+
+    leader, follower = found(pair.first), found(pair.second)
+    assert (leader["stackshift_leads"], follower["stackshift_leads"]) == (1, 0)
+    assert leader["stackshift_runs_started_total"] == 1
+    assert follower["stackshift_runs_started_total"] == 0
+    assert follower["stackshift_journal_bytes"] > 0
+
+
 def test_feed_of_a_follower_has_each_record_once(pair: Pair) -> None:
     """From any sequence number, as it is recorded."""
     heard: list[int] = []
