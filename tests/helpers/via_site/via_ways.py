@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import hashlib
 import json
 import os
@@ -82,7 +83,9 @@ async def make_schema(url: str) -> None:
 
     connection = await asyncpg.connect(url)
     try:
-        await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {url.rpartition('=')[2]}")
+        # Of two daemons that look at the same moment, both find none, and one is refused.
+        with contextlib.suppress(asyncpg.UniqueViolationError):
+            await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {url.rpartition('=')[2]}")
     finally:
         await connection.close()
 
