@@ -74,8 +74,9 @@ from stackshiftd.shell.methods.state_waits import StateWaits
 from stackshiftd.shell.methods.waiters import Waiters
 from stackshiftd.shell.params import Answer
 from stackshiftd.shell.requests import Requests
-from stackshiftd.shell.server.connection import Connection, Request
+from stackshiftd.shell.server.connection import Connection
 from stackshiftd.shell.server.feeds import Feeds
+from stackshiftd.shell.server.jsonrpc import Request
 from stackshiftd.shell.server.listener import Listener
 from stackshiftd.shell.server.relay import Relays
 from stackshiftd.shell.server.router import Router

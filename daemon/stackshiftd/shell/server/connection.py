@@ -20,14 +20,18 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, NamedTuple, Protocol, cast
 
-import msgspec
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import UNSET, Raw
 
 from stackshift_jobs.calls import methods
-from stackshift_jobs.errors import Busy, PayloadRefused, StackshiftError, Usage
-from stackshift_jobs.values.limits import LINE_MARGIN
-from stackshift_jobs.values.sizes import size_text
+from stackshift_jobs.errors import Busy, StackshiftError
 from stackshift_jobs.wire.peer import is_own_user, peer_uid
+from stackshiftd.shell.server.jsonrpc import (
+    BadLine,
+    answer_line,
+    notification_line,
+    read_request,
+    too_long_line,
+)
 from stackshiftd.shell.server.turns import Turns
 from stackshiftd.shell.tasks import failed
 from stackshiftd.shell.work import Held, Later, Work
@@ -53,31 +57,9 @@ MAX_WORKS: Final = 4
 WAITS: Final = frozenset(("run.wait", "state.wait", "queue.drain", "lock.acquire"))
 
 
-class Request(msgspec.Struct, forbid_unknown_fields=True):
-    """One request; without an id it is a notification and gets no answer."""
-
-    method: str
-    jsonrpc: str = "2.0"
-    id: int | str | UnsetType | None = UNSET
-    params: Raw = Raw(b"{}")
-
-
 _MANNERS: Final = {name: (known.reads, name in WAITS) for name, known in methods.METHODS.items()}
 """Method → whether it only reads, and whether it may take for ever."""
 _UNKNOWN: Final = (methods.UNKNOWN.reads, False)
-_decode: Final = msgspec.json.Decoder(Request).decode
-_encode: Final = msgspec.json.Encoder().encode
-
-
-def too_long(max_line: int) -> PayloadRefused:
-    """The error for a line of more than `max_line` bytes, after which nothing more is read."""
-    limit_bytes = max_line - LINE_MARGIN
-    return PayloadRefused(
-        f"the request is too long: a payload may have {size_text(limit_bytes)}",
-        hint="store it elsewhere and pass its location, or raise [limits] payload",
-        path="$",
-        limit_bytes=limit_bytes,
-    )
 
 
 class Methods(Protocol):
@@ -153,7 +135,8 @@ class Connection(asyncio.Protocol):
             log.warning("refused a connection from another user")
             self._transport.abort()
         elif not self._methods.opened(self):
-            self._fail(None, Busy("too many connections", hint="raise [limits] connections"))
+            busy = Busy("too many connections", hint="raise [limits] connections")
+            self._send(answer_line(None, busy))
             self._flush()
             self._transport.close()
         else:
@@ -193,7 +176,7 @@ class Connection(asyncio.Protocol):
         """End the connection, now that what came before a line that is too long is begun."""
         self._rest = b""
         self._lines.clear()
-        self._fail(None, too_long(self._max_line), -32600)
+        self._send(too_long_line(self._max_line))
         self._flush()
         if self._transport is not None:
             self._transport.close()
@@ -299,13 +282,9 @@ class Connection(asyncio.Protocol):
 
     def _serve(self, line: bytes) -> None:
         try:
-            request = _decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as bad:
-            self._refuse_line(line, bad)
-            return
-        number = request.id
-        if request.jsonrpc != "2.0":
-            self._fail(number, Usage('a request needs "jsonrpc": "2.0"'), -32600)
+            request = read_request(line)
+        except BadLine as bad:
+            self._send(bad.answer)
             return
         reads, waits = _MANNERS.get(request.method, _UNKNOWN)
         if self.gone and (reads or waits):
@@ -313,7 +292,7 @@ class Connection(asyncio.Protocol):
         counted, size = (0, 0) if waits else (1, len(line))
         self._due += counted
         self._due_bytes += size
-        answer = partial(self._answer, number, counted, size)
+        answer = partial(self._answer, request.id, counted, size)
         try:
             work = self._methods.call(self, request.method, request.params, answer)
         except Held as held:
@@ -351,42 +330,13 @@ class Connection(asyncio.Protocol):
             self._turns.want(self)
         if number is UNSET:
             return
-        if isinstance(result, StackshiftError):
-            self._fail(number, result)
-        else:
-            self._send(
-                b'{"jsonrpc":"2.0","id":%s,"result":%s}' % (_encode(number), _encode(result))
-            )
-
-    def _refuse_line(self, line: bytes, bad: Exception) -> None:
-        try:
-            value = msgspec.json.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            self._fail(None, Usage(f"not valid JSON: {bad}"), -32700)
-            return
-        number = value.get("id") if isinstance(value, dict) else None
-        self._fail(
-            number if isinstance(number, int | str) else None,
-            Usage(f"not a request: {bad}"),
-            -32600,
-        )
-
-    def _fail(self, number: Any, error: StackshiftError, code: int | None = None) -> None:
-        if code is None:
-            code = {"unknown_method": -32601, "bad_params": -32602}.get(
-                str(error.fields.pop("rpc", "")), -32000
-            )
-        body = {"code": code, "message": error.message, "data": error.as_json()}
-        number = None if number is UNSET else number
-        self._send(b'{"jsonrpc":"2.0","id":%s,"error":%s}' % (_encode(number), _encode(body)))
+        self._send(answer_line(number, result))
 
     # --- Sending ---------------------------------------------------------------------------
 
     def notify(self, method: str, params: Any) -> None:
         """Send a notification; dropped if the client is gone."""
-        self._send(
-            b'{"jsonrpc":"2.0","method":%s,"params":%s}' % (_encode(method), _encode(params))
-        )
+        self._send(notification_line(method, params))
 
     def notify_later(self, method: str, read: Callable[[], Any]) -> None:
         """Send a notification whose params are read by `read` once there is room for them."""

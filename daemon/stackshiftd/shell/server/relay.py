@@ -13,22 +13,29 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-import msgspec
 from msgspec import UNSET
 
 from stackshift_jobs.errors import Busy, StackshiftError
 from stackshift_jobs.wire.peer import is_own_user, peer_uid
 from stackshiftd.shell.cluster.streams import CHUNK, Streams, end
-from stackshiftd.shell.server.connection import Request, too_long
+from stackshiftd.shell.server.jsonrpc import (
+    BadLine,
+    Request,
+    answer_line,
+    read_request,
+    too_long_line,
+)
 from stackshiftd.shell.standby import ANSWERED
+from stackshiftd.shell.tasks import failed
 
 log = logging.getLogger("stackshiftd.relay")
 
 READ_OUT_SECONDS: Final = 5.0
 """How long the rest of a line that is too long is still taken."""
 
-_decode: Final = msgspec.json.Decoder(Request).decode
-_encode: Final = msgspec.json.Encoder().encode
+
+class _TooLong(Exception):
+    """A line is longer than it may be."""
 
 
 class Relays:
@@ -71,11 +78,11 @@ class Relays:
                 log.warning("refused a connection from another user")
             elif len(self._clients) > self._max_clients:
                 busy = Busy("too many connections", hint="raise [limits] connections")
-                writer.write(_refusal(None, busy))
+                writer.write(answer_line(None, busy) + b"\n")
             else:
                 await _Client(reader, writer, self._dial, self._answer).serve()
-        except ValueError:  # A line that is too long.
-            writer.write(_refusal(None, too_long(self._max_line), -32600))
+        except _TooLong:
+            writer.write(too_long_line(self._max_line) + b"\n")
             # One that is still writing would not read it, if its connection was reset.
             with contextlib.suppress(OSError, TimeoutError):
                 await asyncio.wait_for(_read_out(reader), READ_OUT_SECONDS)
@@ -108,9 +115,13 @@ class _Client:
     async def serve(self) -> None:
         """Until the client or the leader is gone."""
         try:
-            while line := await self._reader.readline():
-                request = _request(line)
-                if request is not None and request.method in ANSWERED:
+            while (line := await _read_line(self._reader)).endswith(b"\n"):
+                try:
+                    request = read_request(line[:-1])
+                except BadLine as bad:
+                    await self._say(bad.answer)
+                    continue
+                if request.method in ANSWERED:
                     await self._answer_here(request)
                 elif self._leader is not None or await self._reach(request):
                     assert self._leader is not None
@@ -126,26 +137,31 @@ class _Client:
                 self._leader.transport.abort()
 
     async def _answer_here(self, request: Request) -> None:
+        answered: Any
         try:
-            result = _encode(await self._answer(request))
+            answered = await self._answer(request)
         except StackshiftError as refused:
-            self._writer.write(_refusal(request, refused))
-        else:
-            if request.id is not UNSET:
-                number = _encode(request.id)
-                self._writer.write(b'{"jsonrpc":"2.0","id":%s,"result":%s}\n' % (number, result))
-        await self._writer.drain()
+            answered = refused
+        except Exception:
+            log.exception("%s failed", request.method)
+            answered = failed(request.method)
+        if request.id is not UNSET:
+            await self._say(answer_line(request.id, answered))
 
-    async def _reach(self, request: Request | None) -> bool:
+    async def _reach(self, request: Request) -> bool:
         """Connect to the leader; if that is not possible, refuse the request."""
         try:
             reader, self._leader = await self._dial()
         except StackshiftError as refused:
-            self._writer.write(_refusal(request, refused))
-            await self._writer.drain()
+            if request.id is not UNSET:
+                await self._say(answer_line(request.id, refused))
             return False
         self._back = asyncio.get_running_loop().create_task(self._pass_back(reader))
         return True
+
+    async def _say(self, line: bytes) -> None:
+        self._writer.write(line + b"\n")
+        await self._writer.drain()
 
     async def _pass_back(self, reader: asyncio.StreamReader) -> None:
         """Pass on what the leader says, in whole lines, between which answers of our own fit."""
@@ -163,20 +179,14 @@ class _Client:
         self._writer.close()
 
 
+async def _read_line(reader: asyncio.StreamReader) -> bytes:
+    """The next line; at the end, what there is of one. Raises `_TooLong`."""
+    try:
+        return await reader.readline()
+    except ValueError as bad:
+        raise _TooLong from bad
+
+
 async def _read_out(reader: asyncio.StreamReader) -> None:
     while await reader.read(CHUNK):
         continue
-
-
-def _request(line: bytes) -> Request | None:
-    """The request in a line; None if it is none, which the leader says."""
-    try:
-        return _decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
-
-
-def _refusal(request: Request | None, refused: StackshiftError, code: int = -32000) -> bytes:
-    number = None if request is None or request.id is UNSET else request.id
-    body = {"code": code, "message": refused.message, "data": refused.as_json()}
-    return b'{"jsonrpc":"2.0","id":%s,"error":%s}\n' % (_encode(number), _encode(body))
