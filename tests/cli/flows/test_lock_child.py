@@ -15,8 +15,9 @@ from cli.fake_daemon import FakeDaemon
 from cli.live_output import read_lines
 
 SECONDS = 60
-STOPPED = ["sh", "-c", "echo first; kill -STOP $$; echo then"]
-"""A command that stops itself in the middle."""
+STOPPED = ["sh", "-c", "echo fir''st; kill -STOP $$; echo the''n"]
+"""A command that stops itself in the middle. A shell shows the command of a job that stops or goes
+on, so nothing that it prints is written in it as it is printed."""
 
 
 @pytest.fixture
