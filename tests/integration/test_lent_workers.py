@@ -23,6 +23,7 @@ from helpers.twins import twins
 from journal.shared.memory_log import MemoryLog
 from stackshift_jobs.errors import BadConfiguration, Conflict, DaemonUnavailable
 from stackshift_jobs.project.config import load_config
+from stackshiftd.core.state.state import MAX_DEATHS
 from stackshiftd.shell.cluster.joining import Joined
 from stackshiftd.shell.cluster.opening import Offer
 
@@ -47,16 +48,17 @@ def program(ctx):
 
 @stackshift.job("fragile")
 def fragile(ctx):
-    if not is_open("mended"):
+    note("fragile")
+    if noted("fragile") <= DEATHS:
         os.kill(os.getpid(), 9)
-    return os.getpid()
+    gate("alone")
 
 
 @stackshift.job("heavy", queue="gpu")
 async def heavy(ctx):
     await ctx.step.run("held", agate, ctx.payload["gate"])
     return os.getpid()
-"""
+""".replace("DEATHS", str(MAX_DEATHS))
 CONFIG: Final = """
 [workers]
 grace = "1s"
@@ -277,11 +279,12 @@ def test_other_code_gets_no_work(machines: Machines) -> None:
 def test_run_that_kills_its_worker_is_tried_alone(machines: Machines) -> None:
     """In a worker that has joined, where there is no other."""
     run = machines.first.begin("fragile")
-    wait_until(
-        lambda: kinds(machines.first.get(run)).count("attempt.lost") >= 2, "it to be tried again"
-    )
-    machines.first.open("mended")
-    assert machines.first.finish(run)["status"] == "completed"
+    machines.first.at("alone")
+    assert machines.first.call("run.why", run=run)["why_code"] == "running_alone"
+    machines.first.open("alone")
+    ended = machines.first.finish(run)
+    assert ended["status"] == "completed"
+    assert kinds(ended, "attempt.lost") == ["attempt.lost"] * MAX_DEATHS
 
 
 class Joiner:
