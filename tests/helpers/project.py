@@ -198,8 +198,9 @@ class Project:
 
     @property
     def connections(self) -> int:
-        """How many connections of ours its daemon has."""
-        return sum(each is not None for each in (self._connection, self._direct))
+        """How many connections of ours the daemon has that clients here talk to."""
+        direct = self._direct if self.near_dir == self.data_dir else None
+        return sum(each is not None for each in (self._connection, direct))
 
     def _hang_up(self) -> None:
         for connection in (self._connection, self._direct):

@@ -57,6 +57,11 @@ def added() -> dict[str, str]:
     return variables() | {"PYTHONPATH": os.pathsep.join(sources())} if VIA else {}
 
 
+def kept() -> list[str]:
+    """What a command begins with in a shell that takes its environment away."""
+    return ["env", *(f"{name}={text}" for name, text in added().items())] if VIA else []
+
+
 def address(root: Path) -> str:
     """What a client is given to reach the daemon of the project at `root`."""
     return via_ways.url(str(root)) if VIA == "ssh" else str(root)

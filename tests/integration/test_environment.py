@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from helpers import via
 from helpers.deadline import SECONDS
 from helpers.project import Project
 from helpers.project_factory import Make
@@ -77,7 +78,7 @@ def told(project: Project, script: str) -> tuple[dict[str, Any], str]:
     """What the job found when a shell woke the daemon, and what the command said."""
     command = [str(PROGRAM), "-C", str(project.root), "start", "look", "--wait"]
     done = subprocess.run(
-        ["/bin/sh", "-c", script.replace("ROOT", shlex.join(command))],
+        ["/bin/sh", "-c", script.replace("ROOT", shlex.join([*via.kept(), *command]))],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         timeout=SECONDS,
