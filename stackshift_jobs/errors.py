@@ -19,7 +19,9 @@ class StackshiftError(Exception):
     """Root of all StackShift errors.
 
     `code` is stable, `exit_status` is the command line's, `hint` says what to do, and `fields`
-    holds everything else that goes over the wire (JSON values only).
+    holds everything else that goes over the wire (JSON values only). The `__init__` of a job's own
+    class (`class Declined(NonRetryable)`) need not call this one: as for any exception of Python,
+    the message is then that of its arguments.
     """
 
     code: ClassVar[str] = "internal"
@@ -31,12 +33,32 @@ class StackshiftError(Exception):
         self.hint = hint
         self.fields = fields
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "message":
+                return super().__str__()
+            if name == "hint":
+                return ""
+            if name == "fields":
+                return {}
+            raise AttributeError(name, name=name, obj=self)
+
     def __str__(self) -> str:
         return self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not by `__init__`, which takes other arguments than the message that Python keeps. A pool
+        # of processes breaks, or waits for ever, if an error of its function cannot be read.
+        return _without_init, (type(self), self.args), self.__dict__
 
     def as_json(self) -> dict[str, Any]:
         """The error as it is sent over the wire: `{code, message, hint, ...fields}`."""
         return {"code": self.code, "message": self.message, "hint": self.hint, **self.fields}
+
+
+def _without_init(cls: type[StackshiftError], args: tuple[Any, ...]) -> StackshiftError:
+    return cls.__new__(cls, *args)
 
 
 # --- The caller's mistake ------------------------------------------------------------------

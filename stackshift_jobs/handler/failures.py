@@ -231,6 +231,8 @@ def _message_of(error: BaseException, parts: list[BaseException], secrets: Secre
 def _text_of(error: BaseException, secrets: Secrets) -> str:
     try:
         text = error.message if is_a(error, StepFailed) else str(error)
+        if is_a(error, StackshiftError) and error.hint:
+            text = f"{text}; hint: {error.hint}"  # A record has no other place for it.
         return secrets.mask(readable(text))[:MAX_MESSAGE]
     except BaseException as bad:
         # It is the text that is missing; what happened is known by the type.

@@ -280,7 +280,8 @@ def test_call_of_another_job_under_a_recorded_name_fails_the_run(project: Projec
     assert failed["status"] == "failed"
     assert failed["error"]["type"] == "ReplayError"
     message = "'sub' is recorded as a call of job 'gives'; the code now calls 'takesLines'"
-    assert failed["error"]["message"] == message
+    hint = "; hint: give the new call another name: name=..."
+    assert failed["error"]["message"] == message + hint
     [wait] = [each for each in failed["timeline"] if each["kind"] == "wait.started"]
     assert wait["job"] == "gives"
 

@@ -130,4 +130,4 @@ def test_other_word_for_the_end_of_a_parent_is_refused(stackshift: Stackshift) -
 
     run = stackshift.start("leaves")
     assert run.error is not None
-    assert run.error["message"] == "when_parent_ends cannot be 'abandon'"
+    assert run.error["message"] == "when_parent_ends cannot be 'abandon'; hint: cancel or leave"

@@ -63,5 +63,5 @@ def test_label_that_no_start_would_take_fails_the_attempt(stackshift: Stackshift
     run = stackshift.start("wrong").finish()
     assert run.error is not None
     assert run.error["type"] == "Usage"
-    assert run.error["message"] == "the label 'customer' is int, not text"
+    assert run.error["message"] == "the label 'customer' is int, not text; hint: str(7)"
     assert run.labels == {}

@@ -491,8 +491,59 @@ def test_retry_that_is_no_policy_is_named(stackshift: Stackshift, kind: str) -> 
     chosen: Callable[[Any], Any] = handler if kind == "def" else looped
     run = stackshift.start(stackshift.job("odd", retry=THRICE)(chosen))
     assert run.error is not None
-    assert run.error["message"] == "the retry of step 'act' is 3, which is not a policy"
+    assert run.error["message"].startswith("the retry of step 'act' is 3, which is not a policy")
     assert run.attempt == 1
+
+
+def test_what_an_error_of_ours_says_to_do_is_part_of_its_message(stackshift: Stackshift) -> None:
+    """A record has no other place for it, so nobody was ever told."""
+
+    @stackshift.job("threads", retry=THRICE)
+    async def threads(_ctx: AsyncJobContext[Any]) -> None:
+        await asyncio.to_thread(print)
+
+    @stackshift.job("inStep", retry=ONCE)
+    def in_step(ctx: JobContext[Any]) -> list[str]:
+        try:
+            ctx.step.run("act", lambda: ctx.step.run("inner", print))
+        except StepFailed as failed:
+            return [failed.message, str(failed)]
+        return []
+
+    run = stackshift.start("threads")
+    assert run.error is not None
+    assert run.error["message"].endswith("; hint: do it in a step: ctx.step.run(name, fn)")
+    said = "call it in the handler: a step is recorded as a whole"
+    assert [text.count(said) for text in stackshift.start("inStep").result] == [1, 1]
+
+
+class Declined(NonRetryable):
+    """A job's own error, which does not call ours."""
+
+    def __init__(self, code: int) -> None:
+        self.number = code
+
+
+def test_job_error_that_does_not_call_ours_has_the_message_of_its_arguments(
+    stackshift: Stackshift,
+) -> None:
+    """As any exception of Python has. It was recorded as `(AttributeError in Declined.__str__)`,
+    without the cause."""
+
+    def charge() -> None:
+        try:
+            raise ConnectionError("the bank hung up")
+        except ConnectionError as reason:
+            raise Declined(51) from reason
+
+    @stackshift.job("charge", retry=THRICE)
+    def job(ctx: JobContext[Any]) -> None:
+        ctx.step.run("charge", charge)
+
+    run = stackshift.start("charge")
+    assert run.error is not None
+    assert (run.error["type"], run.error["message"], run.attempt) == ("Declined", "51", 1)
+    assert "ConnectionError: the bank hung up" in run.error["traceback"]
 
 
 @pytest.mark.parametrize("is_async", [False, True])
