@@ -19,7 +19,7 @@ def run(argv: list[str]) -> int | None:
     if argv == ["--version"]:
         from stackshift_cli.commands.help_page import version
 
-        return _printed(version())
+        return _printed(version(as_json=False))
     if not argv or argv[-1] in _HELP:
         from stackshift_cli.commands.help_page import page_for
 

@@ -116,11 +116,11 @@ def _more(noun: str) -> str:
     return "; ".join([*topics, f"man {PROGRAM if noun in ONE_PAGE else f'{PROGRAM}-{noun}'}"])
 
 
-def version() -> str:
-    """What `--version` prints."""
+def version(*, as_json: bool) -> str:
+    """What `--version` prints: `stackshift 1.2.3`, or `{"version":"1.2.3"}`."""
     from stackshift_jobs.version import __version__
 
-    return f"{PROGRAM} {__version__}"
+    return f'{{"version":"{__version__}"}}' if as_json else f"{PROGRAM} {__version__}"
 
 
 def usage(command: Command) -> str:

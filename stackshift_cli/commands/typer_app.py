@@ -216,7 +216,7 @@ def _callback(app: typer.Typer, before: Values, is_root: bool) -> None:
         cleaned = _cleaned(given, accepted)
         before.update(merge(before, cleaned))
         if cleaned.get("version"):
-            messages.data(version())
+            messages.data(version(as_json=bool(before["json"])))
             raise typer.Exit(0)
         if ctx.invoked_subcommand is None:
             messages.data(ctx.get_help())

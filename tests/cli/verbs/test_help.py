@@ -42,6 +42,8 @@ def test_version(shell: Shell) -> None:
     """`--version` prints one line and needs no project."""
     shell.directory = shell.directory.parent
     assert shell("--version") == (f"stackshift {__version__}\n", "", 0)
+    for argv in (["--version", "--json"], ["--json", "--version"]):
+        assert shell(*argv) == (f'{{"version":"{__version__}"}}\n', "", 0)
 
 
 @pytest.mark.parametrize(
