@@ -257,7 +257,7 @@ def started_as_service(project: Project) -> bool:
 
 
 NO_WAY: Final = "this machine has neither systemd nor launchd nor cron to start the daemon"
-NO_WAY_HINT: Final = "let whatever starts your programs run: stackshift daemon run"
+NO_WAY_HINT: Final = "whatever starts your other programs can start it: stackshift daemon run"
 
 
 def boot_hint(project: Project) -> str | None:
@@ -265,7 +265,7 @@ def boot_hint(project: Project) -> str | None:
     if installed(project):
         return None
     if next(ways(project), None) is None:
-        return f"nothing starts the daemon at boot: {NO_WAY_HINT}"
+        return f"nothing starts the daemon at boot; {NO_WAY_HINT}"
     return "stackshift daemon install starts the daemon at boot"
 
 

@@ -93,9 +93,17 @@ def check(session: Session, given: Given) -> int:
         session.say(f"{len(failed)} of {quantity(len(modules), 'module')} failed to import")
         return _FAILED
     _say_unmatched(session, [job for module in modules for job in module["jobs"]])
-    if any(module.get("schedules") for module in modules):
-        say_boot_hint(session)
+    _say_boot_hint_if_scheduled(session, modules)
     return 0
+
+
+def _say_boot_hint_if_scheduled(session: Session, modules: list[dict[str, Any]]) -> None:
+    from stackshift_cli.daemon.scheduled import Scheduled, scheduled
+
+    if session.options.quiet or session.json:
+        return
+    if scheduled(session.project, modules, are_whole=True) is Scheduled.YES:
+        say_boot_hint(session)
 
 
 def _say_unmatched(session: Session, jobs: list[str]) -> None:

@@ -10,6 +10,7 @@ from stackshift_cli.daemon.boot import NO_WAY, NO_WAY_HINT, installed, ways
 from stackshift_cli.daemon.connection import Connection
 from stackshift_cli.daemon.log import LogFile
 from stackshift_cli.daemon.presence import absent
+from stackshift_cli.daemon.scheduled import Scheduled, scheduled
 from stackshift_cli.daemon.session import Session
 from stackshift_cli.flows.cluster_members import problems
 from stackshift_cli.flows.doctor.checkup import GOOD, NOTE, PROBLEM, Finding
@@ -34,12 +35,12 @@ _BAD_MODULE: Final = BadConfiguration.exit_status
 
 def about_modules(session: Session) -> Iterator[Finding]:
     """Whether all job modules import, as a worker would import them, and whether the daemon is
-    started at boot if one of them has a schedule."""
+    started at boot if there are schedules."""
     try:
         modules = checked(session)
     except StackshiftError as bad:
         yield Finding("modules", PROBLEM, bad.message, bad.hint or "stackshift jobs check")
-        yield _boot(session.project, _has_schedules(session.project, [], is_whole=False))
+        yield _boot(session, [], are_whole=False)
         return
     failed = [module for module in modules if module["error"]]
     for module in failed:
@@ -54,7 +55,7 @@ def about_modules(session: Session) -> Iterator[Finding]:
         yield Finding(
             "modules", GOOD, f"{quantity(jobs, 'job')} in {quantity(len(modules), 'module')}"
         )
-    yield _boot(session.project, _has_schedules(session.project, modules, is_whole=not failed))
+    yield _boot(session, modules, are_whole=not failed)
 
 
 def about_hosts(session: Session) -> Iterator[Finding]:
@@ -78,37 +79,28 @@ def about_hosts(session: Session) -> Iterator[Finding]:
             yield Finding("hosts", PROBLEM, what, hint, BadConfiguration.exit_status)
 
 
-def _has_schedules(
-    project: Project, modules: list[dict[str, Any]], *, is_whole: bool
-) -> bool | None:
-    """Does a job have a schedule? None if that cannot be known: a module that does not import says
-    nothing of its schedules, and there is no daemon which has its code from before."""
-    if any(module.get("schedules") for module in modules):
-        return True
-    if is_whole:
-        return False
-    try:
-        with Connection.open(project.data_dir_text, connect_timeout=_SECONDS) as connection:
-            schedules = connection.call("schedule.list", {}, _SECONDS)["schedules"]
-    except (StackshiftError, TimeoutError):
-        return None
-    return True if any(not schedule["retired"] for schedule in schedules) else None
-
-
-def _boot(project: Project, has_schedules: bool | None) -> Finding:
+def _boot(session: Session, modules: list[dict[str, Any]], *, are_whole: bool) -> Finding:
+    project = session.project
     way = installed(project)
     if way is not None:
         return Finding("boot", GOOD, f"{way.kind} starts the daemon at boot: {way.place}")
-    if has_schedules:
-        why = "jobs have schedules, and nothing starts the daemon at boot"
+    found = scheduled(project, modules, are_whole=are_whole)
+    if found is Scheduled.YES:
+        why = "there are schedules, and nothing starts the daemon at boot"
         if next(ways(project), None) is None:
             return Finding("boot", NOTE, f"{why}; {NO_WAY}", NO_WAY_HINT)
         return Finding("boot", NOTE, why, "stackshift daemon install")
     why = "nothing starts the daemon at boot"
-    if has_schedules is None:
-        unknown = f"{why}; whether a job has a schedule is not known until all modules import"
-        return Finding("boot", NOTE, unknown, "stackshift jobs check")
-    return Finding("boot", GOOD, f"{why}, and no job has a schedule")
+    if found is Scheduled.NO:
+        return Finding("boot", GOOD, f"{why}, and there are no schedules")
+    unknown, hint = _UNKNOWN[found]
+    return Finding("boot", NOTE, f"{why}; whether there are schedules is not known {unknown}", hint)
+
+
+_UNKNOWN: Final = {
+    Scheduled.NO_MODULE: ("until all modules import", "stackshift jobs check"),
+    Scheduled.NO_DAEMON: ("while no daemon is running", "stackshift schedules list"),
+}
 
 
 def about_socket(project: Project) -> Iterator[Finding]:

@@ -82,7 +82,7 @@ def test_install_without_any_way_says_what_to_run(shell: Shell) -> None:
     shell.env["PATH"] = str(shell.directory)
     told = shell("daemon", "install")
     assert (told.stdout, told.code) == ("", 78)
-    assert "hint: let whatever starts your programs run: stackshift daemon run" in told.stderr
+    assert " can start it: stackshift daemon run" in told.stderr
     told = shell("daemon", "install", "--print")
     assert (told.stdout.startswith("[Unit]\n"), told.code) == (True, 0)
     assert told.stderr.startswith("note: this machine has neither systemd nor launchd nor cron")

@@ -219,8 +219,24 @@ def test_schedules_of_a_module_that_does_not_import_are_unknown(
     assert "is not known" in findings(shell)["boot"][1]
     daemon.schedules["hello"] = schedule_object("hello")
     assert findings(shell)["boot"][::2] == ("note", "stackshift daemon install")
+    daemon.schedules.clear()
     report(shell, GOOD | {"error": None})
     assert findings(shell)["boot"][0] == "ok"
+
+
+def test_schedules_that_no_module_has_count(shell: Shell, daemon: FakeDaemon) -> None:
+    """Those that a command made are known to the daemon, and those of the settings without it;
+    where there is a journal and no daemon, it is said that nobody knows."""
+    without_crontab(shell)
+    daemon.schedules["backup"] = schedule_object("backup")
+    assert findings(shell)["boot"][::2] == ("note", "stackshift daemon install")
+    daemon.stop()
+    assert findings(shell)["boot"][0] == "ok"
+    (shell.directory / ".stackshift" / "journal").mkdir()
+    assert findings(shell)["boot"][::2] == ("note", "stackshift schedules list")
+    with (shell.directory / "stackshift.toml").open("a") as settings:
+        settings.write('[schedules.tick]\ncron = "@daily"\njob = "hello"\n')
+    assert findings(shell)["boot"][::2] == ("note", "stackshift daemon install")
 
 
 def test_daemon_with_the_code_from_before_is_not_said_to_be_without_it(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cli.conftest import Shell
-from cli.fake_daemon import FakeDaemon
+from cli.fake_daemon import FakeDaemon, schedule_object
 from stackshift_cli.output.messages import failed_module
 
 BROKEN = {
@@ -116,8 +116,8 @@ def test_check_hints_at_a_start_at_boot_where_there_are_schedules(shell: Shell) 
     }
     shell.env["PATH"] = "/nowhere"  # neither a crontab to look into, nor one to write
     told = shell("jobs", "check", FAKE_CHECK=check(good))
-    assert told.stderr.startswith("hint: nothing starts the daemon at boot: ")
-    assert told.stderr.endswith(" run: stackshift daemon run\n")
+    assert told.stderr.startswith("hint: nothing starts the daemon at boot; ")
+    assert told.stderr.endswith(" can start it: stackshift daemon run\n")
     (shell.directory / "crontab").write_text("#!/bin/sh\nexit 1\n")
     (shell.directory / "crontab").chmod(0o755)
     shell.env["PATH"] = str(shell.directory)
@@ -128,6 +128,20 @@ def test_check_hints_at_a_start_at_boot_where_there_are_schedules(shell: Shell) 
     bad = {"module": "jobs.media", "file": "jobs/media.py", "jobs": [], "error": BROKEN}
     told = shell("jobs", "check", FAKE_CHECK=check(good, bad), FAKE_CHECK_STATUS="78")
     assert "boot" not in told.stderr
+
+
+@pytest.mark.usefixtures("faked")
+def test_check_hints_at_a_start_at_boot_for_schedules_of_a_command(
+    shell: Shell, daemon: FakeDaemon
+) -> None:
+    """The modules know nothing of them; a daemon that is running does."""
+    good = {"module": "jobs.a", "file": "jobs/a.py", "jobs": ["a"], "error": None}
+    shell.env["PATH"] = "/nowhere"
+    assert shell("jobs", "check", FAKE_CHECK=check(good)).stderr == ""
+    daemon.schedules["backup"] = schedule_object("backup")
+    assert (
+        "nothing starts the daemon at boot" in shell("jobs", "check", FAKE_CHECK=check(good)).stderr
+    )
 
 
 @pytest.mark.usefixtures("faked")
@@ -147,7 +161,7 @@ command = "true"
     good = {"module": "jobs.a", "file": "jobs/a.py", "jobs": ["import"], "error": None}
     told = shell("jobs", "check", FAKE_CHECK=check(good))
     assert told.code == 0
-    assert told.stderr.splitlines() == [
+    assert [line for line in told.stderr.splitlines() if not line.startswith("hint: ")] == [
         "notify.ops.jobs: no job matches improt: did you mean import?",
         "notify.ops.jobs: no job matches shop.*: only a program could be called so",
         "notify.ops.jobs: no job matches pg_dump: only a program could be called so",
