@@ -27,9 +27,8 @@ def list_(session: Session, _given: Given) -> int:
         for host in hosts:
             workers = ",".join(host["workers"])
             messages.data(tsv.columns({**host, "workers": workers}, tsv.HOST_COLUMNS))
-    if not hosts and not session.json:
-        session.say("no other hosts: workers run on this machine")
-        session.say("hint: man stackshift.toml, at [hosts.NAME]")
+    if not hosts:
+        _say_none(session)
     return 0
 
 
@@ -48,10 +47,18 @@ def check(session: Session, given: Given) -> int:
     else:
         for host in found:
             messages.data(tsv.columns(_shown(host), tsv.HOST_CHECK_COLUMNS))
+    if not found:
+        _say_none(session)
     for host in found:
         for failed in host["failed_modules"]:
             session.say(f"{host['name']}: {safe(messages.failed_module(failed))}")
     return 0 if all(host["ok"] for host in found) else _PROBLEM_STATUS
+
+
+def _say_none(session: Session) -> None:
+    if not session.json:
+        session.say("no other hosts: workers run on this machine")
+        session.say("hint: man stackshift.toml, at [hosts.NAME]")
 
 
 def _shown(host: dict[str, Any]) -> dict[str, Any]:

@@ -8,20 +8,21 @@ import sys
 from typing import Any
 
 from stackshift_cli.daemon.session import Session
-from stackshift_jobs.errors import BadConfiguration, StackshiftError
+from stackshift_jobs.errors import NotFound, StackshiftError
 
 
 def checked(session: Session, names: list[str]) -> list[dict[str, Any]]:
-    """What was found on each of the hosts `names`, or on all. Raises `BadConfiguration`."""
+    """What was found on each of the hosts `names`, or on all. Raises `BadConfiguration`, and
+    `NotFound` for another name."""
     from stackshift_jobs.project.config import load_config
 
     root = session.project.root
     hosts = load_config(root).hosts
     for name in names:
         if name not in hosts:
-            raise BadConfiguration(
-                f"{name} is no host of this project",
-                hint=f"one of: {', '.join(hosts)}" if hosts else "see [hosts.NAME]",
+            known = f"one of: {', '.join(hosts)}" if hosts else ""
+            raise NotFound(
+                f"there is no host {name!r}", hint=known or "man stackshift.toml, at [hosts.NAME]"
             )
     if not hosts:
         return []

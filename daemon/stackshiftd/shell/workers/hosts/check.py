@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import msgspec
 
-from stackshift_jobs.errors import BadConfiguration
+from stackshift_jobs.errors import BadConfiguration, NotFound
 from stackshift_jobs.project.config import Config, load_config
 from stackshiftd.shell.tuning import Tuning
 from stackshiftd.shell.workers import orders
@@ -135,7 +135,8 @@ async def _round_trip(link: HostLink) -> None:
 
 def main(root: Path, names: Iterable[str]) -> int:
     """Check the hosts `names` of the project at `root`, or all of them, and print what was found as
-    a JSON array; 78 if any cannot be used. Raises `BadConfiguration`."""
+    a JSON array; 78 if any cannot be used. Raises `BadConfiguration`, and `NotFound` for another
+    name."""
     config = load_config(root.resolve())
     if not config.data_dir.is_dir():  # No daemon has run here yet, and none is started.
         config = replace(config, data_dir=config.root)
@@ -144,8 +145,8 @@ def main(root: Path, names: Iterable[str]) -> int:
         hosts = Hosts(config, launch_process).far
         for name in (wanted := list(names) or list(hosts)):
             if name not in hosts:
-                raise BadConfiguration(
-                    f"{name} is no host of this project",
+                raise NotFound(
+                    f"there is no host {name!r}",
                     hint=f"one of: {', '.join(hosts) or 'none, see [hosts.NAME]'}",
                 )
         return list(await asyncio.gather(*(check(hosts[name], config) for name in wanted)))
