@@ -31,6 +31,7 @@ from stackshift_cli.output.streams import write_bytes
 from stackshift_cli.output.terminal import draws, is_terminal
 from stackshift_cli.render import tsv
 from stackshift_jobs.errors import (
+    Conflict,
     DaemonUnavailable,
     JournalDamaged,
     StackshiftError,
@@ -39,6 +40,7 @@ from stackshift_jobs.errors import (
 )
 from stackshift_jobs.project.config import JOURNAL_URL_VARIABLE, load_config
 from stackshift_jobs.project.database_url import masked
+from stackshift_jobs.project.settings import DATABASE
 from stackshift_jobs.values.quantities import quantity
 from stackshift_jobs.wire.unavailable import NOT_LISTENING
 
@@ -191,8 +193,11 @@ def move(session: Session, given: Given) -> int:
         return _rescue(session, given)
     if not to:
         raise Usage("move it where?", hint="--to postgresql://HOST/NAME, or --to files")
-    is_back = to == "files"
-    url = load_config(root).journal.url if is_back else to
+    is_back, url = to == "files", load_config(root).journal.url
+    if is_back and url is None:
+        raise Conflict("the journal of this project is in files already")
+    if not is_back:
+        url = _database_url(to)
     where = "files" if is_back else masked(to)
     question = f"move the journal of {root} to {where}, and from then on keep it there"
     if not given.flag("dry_run") and not confirmed(question, given.flag("yes")):
@@ -203,6 +208,13 @@ def move(session: Session, given: Given) -> int:
         unset = "unset [journal] url" if is_back else f'set [journal] url = "{masked(to)}"'
         session.say(f"hint: {unset} before you start the daemon")
     return 0
+
+
+def _database_url(text: str) -> str:
+    try:
+        return str(DATABASE.read(text))
+    except ValueError as bad:
+        raise Usage(f"--to takes {bad}, or files", hint="--to postgresql://HOST/NAME") from None
 
 
 def _rescue(session: Session, given: Given) -> int:

@@ -170,3 +170,12 @@ def test_tool_that_breaks_down_is_an_error(shell: Shell) -> None:
     told = shell("journal", "verify", FAKE_TOOL_STDERR="Killed\n", FAKE_TOOL_STATUS="9")
     assert (told.stdout, told.code) == ("", 70)
     assert "journal verify exited with status 9: Killed" in told.stderr
+
+
+def test_move_is_refused_before_it_asks_where_it_cannot_be_made(shell: Shell) -> None:
+    """To a place that is no database, and into files that it is in already."""
+    told = shell("journal", "move", "--to", "elsewhere")
+    assert told.code == 2
+    assert told.stderr.startswith("error[usage]: --to takes the URL of a database")
+    told = shell("journal", "move", "--to", "files")
+    assert told == ("", "error[conflict]: the journal of this project is in files already\n", 5)
