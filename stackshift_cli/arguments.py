@@ -90,6 +90,13 @@ class Given:
         except Usage as bad:
             raise Usage(f"{option(name)}: {bad.message}", hint=bad.hint) from bad
 
+    def positive_ms(self, name: str, instead: str = "leave it out, or write 10m") -> int | None:
+        """The same for a duration that cannot be 0; the hint says what to give `instead`."""
+        ms = self.duration_ms(name)
+        if ms == 0:
+            raise Usage(f"{option(name)} cannot be 0", hint=instead)
+        return ms
+
     def pairs(self, name: str) -> dict[str, str]:
         """The `K=V` texts given for `name` as an object; raises `Usage` if a key comes twice."""
         pairs: dict[str, str] = {}

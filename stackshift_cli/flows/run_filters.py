@@ -42,7 +42,12 @@ def time_ago(session: Session, given: Given, name: str) -> str | None:
     try:
         back_ms = milliseconds(text)
     except Usage:
-        at, notes = moment(text)
+        try:
+            at, notes = moment(text)
+        except Usage as bad:
+            raise Usage(
+                f"--{name}: {bad.message}", hint="write 30m, 7d (ago) or 2026-05-06T09:00:00Z"
+            ) from bad
         for note in notes:
             session.say(note)
         return at

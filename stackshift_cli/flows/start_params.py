@@ -29,8 +29,10 @@ def start_params(given: Given) -> tuple[dict[str, Any], list[str]]:
     for name in ("queue", "unique", "on_duplicate"):
         if (text := given.text(name)) is not None:
             params[name] = text
-    for name in ("delay", "ttl", "deadline"):
-        if (ms := given.duration_ms(name)) is not None:
+    if (delay_ms := given.duration_ms("delay")) is not None:
+        params["delay_ms"] = delay_ms
+    for name in ("ttl", "deadline"):
+        if (ms := given.positive_ms(name)) is not None:
             params[f"{name}_ms"] = ms
     params |= _key(given) | _after(given)
     if (priority := given.whole("priority", -MAX_PRIORITY, MAX_PRIORITY)) is not None:

@@ -43,9 +43,7 @@ def lock(session: Session, given: Given) -> int:
     """`state lock KEY`: acquire the lock and print its token; with `--token`, extend the lock; with
     COMMAND, run that under the lock and return its status."""
     key, command = given.word("key"), given.texts("command")
-    ttl_ms = given.duration_ms("ttl")
-    if ttl_ms == 0:
-        raise Usage("--ttl cannot be 0", hint="write 30s")
+    ttl_ms = given.positive_ms("ttl", "write 30s")
     if given.text("token") is not None:
         return _extend(session, given, key, ttl_ms)
     if command:

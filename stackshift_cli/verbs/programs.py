@@ -37,7 +37,7 @@ def exec_(session: Session, given: Given) -> int:
     """`exec -- COMMAND...`: run a program, as `_run` says."""
     command = command_words(given.texts("command"))
     payload: dict[str, Any] = {"command": command, **surroundings(given)}
-    if (timeout_ms := _timeout_ms(given)) is not None:
+    if (timeout_ms := given.positive_ms("timeout")) is not None:
         payload["timeout_ms"] = timeout_ms
     if (heartbeat_ms := heartbeat_of(given)) is not None:
         payload |= {"heartbeat_ms": heartbeat_ms, "output_beats": given.flag("output_beats")}
@@ -58,7 +58,7 @@ def sh(session: Session, given: Given) -> int:
         raise CommandNotFound(f"cannot read {str(file)!r}: {bad.strerror}") from bad
     if header is not None:
         name, terms = header.name, start_terms(header.options)
-    if (timeout_ms := _timeout_ms(given)) is not None:
+    if (timeout_ms := given.positive_ms("timeout")) is not None:
         terms["timeout_ms"] = timeout_ms
     for number, word in enumerate(args, 1):
         _check_text(word, f"argument {number} of the script")
@@ -92,10 +92,15 @@ def _run(
     try:
         reply = reply_to(session, params, full=session.json and mode == "detach")
     except Conflict as bad:
-        if given.text("if_running") != "skip" or "unique" not in bad.fields:
+        if "unique" not in bad.fields:
             raise
-        session.say(f"skipped: {bad.fields.get('owner')} has not ended")
-        return 0
+        owner = bad.fields.get("owner")
+        if given.text("if_running") == "skip":
+            session.say(f"skipped: {owner} has not ended")
+            return 0
+        # These commands have another word than `--on-duplicate` for it.
+        bad.hint = f"stackshift runs wait {owner}, or --if-running skip, queue or replace"
+        raise
     if mode == "detach":
         if session.json:
             messages.data(messages.compact(run_with_reused(reply)))
@@ -147,13 +152,6 @@ def surroundings(given: Given) -> dict[str, Any]:
         "umask": _umask(),
         "env": _variables(given),
     }
-
-
-def _timeout_ms(given: Given) -> int | None:
-    timeout_ms = given.duration_ms("timeout")
-    if timeout_ms == 0:
-        raise Usage("--timeout cannot be 0", hint="leave it out, or write 10m")
-    return timeout_ms
 
 
 def _unique(given: Given, of_name: str) -> dict[str, str]:

@@ -29,9 +29,11 @@ def add(session: Session, given: Given) -> int:
     for name in ("timezone", "overlap", "catch_up", "note", "expect", "heartbeat"):
         if (text := given.text(name)) is not None:
             params[name] = text
-    for name in ("catch_up_for", "jitter", "max_runtime"):
+    for name in ("catch_up_for", "jitter"):
         if (ms := given.duration_ms(name)) is not None:
             params[f"{name}_ms"] = ms
+    if (ms := given.positive_ms("max_runtime")) is not None:
+        params["max_runtime_ms"] = ms
     if given.flag("replace"):
         params["replace"] = True
     reply = session.call("schedule.add", params)
@@ -56,7 +58,7 @@ def _of_job(session: Session, given: Given) -> dict[str, Any]:
         params["payload"] = payload
     for note in field_notes(given):
         session.say(note)
-    if (timeout_ms := given.duration_ms("timeout")) is not None:
+    if (timeout_ms := given.positive_ms("timeout")) is not None:
         params["options"]["timeout_ms"] = timeout_ms
     return params
 
@@ -72,7 +74,7 @@ def _of_command(given: Given) -> dict[str, Any]:
         if name in given.given():
             raise Usage(f"--{name} is for a job", hint="a command takes arguments")
     payload: dict[str, Any] = {"command": command, **surroundings(given)}
-    if (timeout_ms := given.duration_ms("timeout")) is not None:
+    if (timeout_ms := given.positive_ms("timeout")) is not None:
         payload["timeout_ms"] = timeout_ms
     options = _options(given) | {"labels": {NAME_LABEL: given.word("name")}}
     return {"job": EXEC_JOB, "payload": payload, "options": options}

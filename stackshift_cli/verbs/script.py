@@ -26,9 +26,7 @@ def step(session: Session, given: Given) -> int:
     backoff_ms = given.duration_ms("backoff")
     if backoff_ms is not None and not retry:
         raise Usage("--backoff requires --retry", hint="--retry 3 --backoff 10s")
-    timeout_ms = given.duration_ms("timeout")
-    if timeout_ms == 0:
-        raise Usage("--timeout cannot be 0", hint="leave it out, or write 10m")
+    timeout_ms = given.positive_ms("timeout")
     heartbeat_ms = heartbeat_of(given)
     mask = os.umask(0)
     os.umask(mask)

@@ -23,6 +23,7 @@ from stackshift_jobs.errors import cut_off
 from stackshift_jobs.programs.ending import Ending, Remains, end
 from stackshift_jobs.programs.processes import Mark, ProcessGroup
 from stackshift_jobs.programs.supervisor import Stop, Supervisor
+from stackshift_jobs.values.durations import short_ms
 
 TAIL_BYTES: Final = 64 * 1024
 """How much of the end of each stream is kept, where programs usually say what went wrong."""
@@ -201,9 +202,10 @@ class _Running:
         for output in self._outputs:
             output.drain()
         if self._timed_out:
+            assert self._program.timeout_ms is not None
             raise cut_off(
                 TimeoutError(
-                    f"{self._program.argv[0]} ran longer than {self._program.timeout_ms} ms"
+                    f"{self._program.argv[0]} ran longer than {short_ms(self._program.timeout_ms)}"
                 )
             )
         if self._stopped:
@@ -316,8 +318,8 @@ def _start(
         name = program.argv[0]
         if bad.filename != name or "/" in name:
             raise
-        where = "not found in PATH, which [workers] path sets"
-        raise FileNotFoundError(bad.errno, where, name) from bad
+        # With its number and the name, the text would begin with `[Errno 2]`.
+        raise FileNotFoundError(f"{name!r} not found in PATH, which [workers] path sets") from bad
 
 
 def _popen(program: Program, added: dict[str, str], stdout: int) -> subprocess.Popen[bytes]:

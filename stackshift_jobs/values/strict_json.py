@@ -65,7 +65,8 @@ def plain(
         ]
     if kind is float:
         if not isfinite(value):
-            raise refuse(path, f"{value} is not a JSON number")
+            most = "" if value != value else "; the largest is 1.8e308"
+            raise refuse(path, f"{value} is not a JSON number{most}")
         return value
     try:
         nearer = form(value)

@@ -383,7 +383,7 @@ subprocess.run(["stackshift", "sleep", "a-while", "1h"], check=True)
         ("stackshift step 'a#b' -- true", 2, "'a#b' is not a valid step name"),
         ("stackshift step one -- stackshift step two -- true", 2, "called inside step 'one'"),
         ("stackshift step none -- no-such-program", 127, "not found in PATH"),
-        ("stackshift step late --timeout 100ms -- sleep 60", 124, "ran longer than 100 ms"),
+        ("stackshift step late --timeout 100ms -- sleep 60", 124, "ran longer than 100ms"),
         ("stackshift exec -- true", 2, "would not be recorded with its outcome"),
         ("stackshift wait-event e --on-timeout explode", 2, "on_timeout cannot be 'explode'"),
         ("stackshift state get missing", 4, "there is no entry 'missing'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Callable
 from typing import Any, Final
@@ -60,8 +61,31 @@ BoundTable = dict[str, tuple[type[msgspec.Struct], Callable[[Any, Any, Answer], 
 def within(value: int, least: int, most: int, what: str) -> int:
     """Return `value` if it is between `least` and `most`, else raise `Usage` that names `what`."""
     if not least <= value <= most:
-        raise Usage(f"{what} is {value}", hint=f"{least} to {most}")
+        raise Usage(f"{what} {value} is out of range", hint=f"use {least} to {most}")
     return value
+
+
+_MISFIT: Final = re.compile(r"Expected `([a-z |]+)`, got `([a-z]+)`(?: - at `\$\.?(.*)`)?")
+_KINDS: Final = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "bool": "true or false",
+    "object": "an object",
+    "array": "a list",
+}
+
+
+def misfit(bad: msgspec.MsgspecError) -> str:
+    """What the decoder found wrong, in words that are not those of a language:
+    `priority: expected a whole number or null, not text`."""
+    found = _MISFIT.fullmatch(str(bad))
+    if found is None:
+        return str(bad)
+    wanted, given, path = found.groups()
+    kinds = " or ".join(_KINDS.get(kind, kind) for kind in wanted.split(" | "))
+    where = f"{path}: " if path else ""
+    return f"{where}expected {kinds}, not {_KINDS.get(given, given)}"
 
 
 def statuses_in(status: str | list[str] | None) -> frozenset[str] | None:

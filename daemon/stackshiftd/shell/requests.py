@@ -32,7 +32,7 @@ from stackshift_jobs.values.names import check_key, check_name
 from stackshift_jobs.values.strict_json import canonical, dumps, loads
 from stackshiftd.core import commands as c
 from stackshiftd.shell.ids import Ids
-from stackshiftd.shell.params import Params, within
+from stackshiftd.shell.params import Params, misfit, within
 
 MAX_PAGE: Final = 1000
 
@@ -204,7 +204,7 @@ class Requests:
         try:
             params = decode(bytes(ask.params))
         except msgspec.MsgspecError as bad:
-            raise Usage(f"{ask.method}: {bad}") from bad
+            raise Usage(f"{ask.method}: {misfit(bad)}") from bad
         command: c.Asking = make(params, False)
         return msgspec.structs.replace(
             command, run=ask.run, token=ask.token, call=ask.call, step=ask.step

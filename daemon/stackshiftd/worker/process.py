@@ -20,7 +20,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from stackshift_jobs.errors import cut_off
 from stackshift_jobs.handler.replay import Unwinding
 from stackshift_jobs.handler.steps import Limits
 from stackshift_jobs.programs import inheritance
@@ -81,7 +80,7 @@ from stackshiftd.worker.scripts.folder import Home
 from stackshiftd.worker.scripts.script import ScriptHandler
 from stackshiftd.worker.secrets import SecretTerms
 from stackshiftd.worker.step_calls import StepCalls
-from stackshiftd.worker.step_functions import StepFunctions
+from stackshiftd.worker.step_functions import StepFunctions, too_long
 from stackshiftd.worker.step_tries import StepTry
 from stackshiftd.worker.threaded import ThreadedExecution, ThreadPort, Threads
 
@@ -431,8 +430,7 @@ class Worker:
             op = opened.op
             if op.step in execution.overdue_calls:
                 continue
-            late = cut_off(TimeoutError(f"step {op.step!r} ran longer than {op.timeout_ms} ms"))
-            self._leave_behind(execution, opened, late, now)
+            self._leave_behind(execution, opened, too_long(op), now)
 
     def _fail_silent(self, execution: ThreadedExecution, late: StepTry, now: float) -> None:
         """End the program of a step that has been silent for too long, which fails its try; or if

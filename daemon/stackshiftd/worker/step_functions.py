@@ -26,6 +26,7 @@ from stackshift_jobs.handler.failures import Escaped, is_a
 from stackshift_jobs.handler.replay import Unwinding
 from stackshift_jobs.handler.scope import current_step
 from stackshift_jobs.programs.supervisor import current_supervisor
+from stackshift_jobs.values.durations import short_ms
 from stackshiftd.worker.directory import StepThreads
 from stackshiftd.worker.frames import Stuck
 from stackshiftd.worker.loop.eager_tasks import started
@@ -250,7 +251,7 @@ class StepFunctions:
         """Go on without the function; the process is replaced if it does not return."""
         execution, op = running.execution, running.op
         if execution.functions.get(op.step) is running and not execution.is_over:
-            self._leave_behind(running, _late(op))
+            self._leave_behind(running, too_long(op))
 
     def _leave_behind(self, running: Running, error: TimeoutError) -> None:
         execution, op = running.execution, running.op
@@ -318,7 +319,7 @@ async def _limited(value: Awaitable[Any] | None, op: ops.Perform, seconds: float
         except TimeoutError as late:
             if not limit.expired():
                 raise  # the function raised it itself
-            raise _late(op) from late
+            raise too_long(op) from late
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
         if task is not None and task.cancelling() > 0:
@@ -340,8 +341,10 @@ def _carried(error: BaseException) -> BaseException:
     return Escaped(error)
 
 
-def _late(op: ops.Perform) -> TimeoutError:
-    return cut_off(TimeoutError(f"step {op.step!r} ran longer than {op.timeout_ms} ms"))
+def too_long(op: ops.Perform) -> TimeoutError:
+    """The error of a function that has run for as long as its step may."""
+    assert op.timeout_ms is not None
+    return cut_off(TimeoutError(f"step {op.step!r} ran longer than {short_ms(op.timeout_ms)}"))
 
 
 def _seconds(op: ops.Perform) -> float | None:

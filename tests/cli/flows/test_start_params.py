@@ -70,6 +70,13 @@ def test_every_option_becomes_its_param() -> None:
     }
 
 
+@pytest.mark.parametrize("option", ["--ttl", "--deadline"])
+def test_time_in_which_nothing_can_happen_is_refused(option: str) -> None:
+    """In the words of the command line, not in those of the protocol."""
+    with pytest.raises(Usage, match=f"^{option} cannot be 0$"):
+        params(option, "0")
+
+
 def test_runs_to_begin_after_are_a_list() -> None:
     """They may be repeated; a time, or a failure that does not matter, goes with none of them or
     with some."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from stackshift_jobs.values.durations import short_ms
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.decide import deadlines, entries, events, locks, predecessors, waits
@@ -47,7 +48,7 @@ def tick(state: State, command: c.Tick, now_us: int) -> Decision:
     if timer.step:
         return _wait_is_over(state, run, timer.step, now_us)
     if timer.token:
-        error = r.Error("TimeoutError", f"the attempt ran longer than {run.timeout_ms} ms")
+        error = r.Error("TimeoutError", f"the attempt ran longer than {short_ms(run.timeout_ms)}")
         failed = attempt_failed(state, run, error, now_us, verdict=_TOO_LONG, stopped=False)
         return Decision(failed.records, (*failed.effects, Stop(run.id, timer.token, "timeout")))
     reason = "due" if run.status is Status.SCHEDULED else "retry"

@@ -17,7 +17,7 @@ from stackshiftd.core.effects import Started
 from stackshiftd.core.state.state import KeyEntry, Status
 from stackshiftd.shell.catalog import Catalog, StartParams
 from stackshiftd.shell.engine import Engine
-from stackshiftd.shell.params import Answer, Params, Table, within
+from stackshiftd.shell.params import Answer, Params, Table, misfit, within
 from stackshiftd.shell.views.lookup import Lookup
 from stackshiftd.shell.views.run import RUN_FIELDS, View
 from stackshiftd.shell.work import Later, Work
@@ -231,7 +231,7 @@ class Starts:
                     raise Usage("dry_run, full and retry_failed are only for run.start")
                 command = self._command(start)
             except msgspec.MsgspecError as bad:
-                results[index] = {"error": Usage(str(bad)).as_json()}
+                results[index] = {"error": Usage(misfit(bad)).as_json()}
             except StackshiftError as refused:
                 results[index] = {"error": refused.as_json()}
             else:

@@ -26,7 +26,7 @@ from stackshiftd.shell.damage import Damage
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.methods.queues import Queues
 from stackshiftd.shell.methods.waiters import Waiters
-from stackshiftd.shell.params import Answer, BoundTable, NoParams, Params, Reads, Table
+from stackshiftd.shell.params import Answer, BoundTable, NoParams, Params, Reads, Table, misfit
 from stackshiftd.shell.server.connection import Connection
 from stackshiftd.shell.server.feeds import Feeds, first_seq_since
 from stackshiftd.shell.standby import ANSWERED, Standby, refusal
@@ -252,7 +252,9 @@ class Router:
             )
         try:
             return entry, entry.decode(raw)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as bad:
+        except msgspec.MsgspecError as bad:
+            raise Usage(f"{method}: {misfit(bad)}", rpc="bad_params") from bad
+        except (UnicodeDecodeError, RecursionError) as bad:
             raise Usage(f"{method}: {bad}", rpc="bad_params") from bad
 
     def _begin_wait(self, connection: Connection, do: Callable[[], None], answer: Answer) -> None:
