@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from stackshift_jobs.errors import BadConfiguration, Conflict, StackshiftError
 from stackshift_jobs.programs import processes
-from stackshift_jobs.project.config import Config, load_config
+from stackshift_jobs.project.config import Config, HeartbeatSection, load_config
 from stackshift_jobs.values.durations import rfc3339
 from stackshift_jobs.values.limits import LINE_MARGIN
 from stackshift_jobs.values.redaction import with_follow_ups
@@ -122,6 +122,11 @@ async def _tried(attempt: Coroutine[Any, Any, dict[str, Any]]) -> Any:
         return BadConfiguration(f"no worker can be started: {bad}")
 
 
+def _at_start(config: Config) -> Config:
+    """What of the settings is only read when the daemon starts."""
+    return replace(config, schedules={}, notify={}, heartbeat=HeartbeatSection(None, 0), origins={})
+
+
 class Daemon:
     """One project's daemon, on a journal that is open. `serve` runs it until it is asked to stop.
 
@@ -221,7 +226,7 @@ class Daemon:
         self._schedule_timer = ScheduleTimer(
             self.engine, self._catalog, file_schedules(config), boot
         )
-        self._alerts = Alerts(self.engine, self._catalog, config, self._history)
+        self._alerts = Alerts(self.engine, self._catalog, self._history)
         self._dispatcher.learned = self._learned
         payload_bytes = config.limits.payload_bytes
         looking = RunQueries(
@@ -467,7 +472,7 @@ class Daemon:
     async def _reloaded(self, *, strict: bool = False) -> Any:
         """What a reload that was asked for has done. Settings that are not valid refuse it."""
         try:
-            schedules = self._reread_schedules()
+            schedules = self._reread_settings()
         except StackshiftError as bad:
             log.error("not reloaded: %s", bad.message)
             self.on_reload({"error": bad.as_json()})
@@ -483,23 +488,24 @@ class Daemon:
 
     def _watched_settings(self) -> None:
         try:
-            self._reread_schedules()
+            self._reread_settings()
         except StackshiftError as bad:
-            log.error("the schedules of before go on: %s", bad.message)
+            log.error("the settings of before go on: %s", bad.message)
 
-    def _reread_schedules(self) -> dict[str, Any]:
-        """Declare the schedules that `stackshift.toml` has now: `{schedules: {added, changed,
-        removed}}`. Its other settings are those of the start. Raises `BadConfiguration`."""
+    def _reread_settings(self) -> dict[str, Any]:
+        """Put in force the schedules, the heartbeat and who is told, as `stackshift.toml` has them
+        now: `{schedules: {added, changed, removed}}`. Its other settings are those of the start.
+        Raises `BadConfiguration`."""
         code = self._catalog.code
         code.read_settings()
         config = load_config(self._config.root)
         declared, before = file_schedules(config), self._schedule_timer.in_file
         own = config.schedules, self._heartbeats.in_file
-        self._heartbeats.in_file = config.schedules
+        self._heartbeats.reread(config)
+        self._alerts.define(config)
         if declared != before:
             self._schedule_timer.declare(declared)
-        is_all = replace(config, schedules={}, origins={})
-        if is_all == replace(self._config, schedules={}, origins={}):
+        if _at_start(config) == _at_start(self._config):
             code.settings_apply()
         names = declared.keys() & before.keys()
         changed = sorted(name for name in names if own[0].get(name) != own[1].get(name))
@@ -616,7 +622,7 @@ class Daemon:
         """Become the journal's writer."""
         if await self._claim():
             self.engine.submit(c.DefineQueues("file", file_terms(self._config)))
-            self._alerts.define()
+            self._alerts.define(self._config)
             self._feeds.published_seq = self.engine.state.seq
 
     async def _open(self, ready: Callable[[], None]) -> None:

@@ -25,7 +25,7 @@ from stackshift_jobs.errors import BadConfiguration, StackshiftError, Usage
 from stackshift_jobs.project.config import (
     KEYS,
     NAMED,
-    SCHEDULES,
+    REREAD,
     Key,
     find_key,
     load_config,
@@ -143,7 +143,7 @@ def _changing(file: Path) -> Iterator[None]:
 
 def _say_how_to_apply(session: Session, place: _Place) -> None:
     if place.key is not None and (session.project.data_dir / "daemon.json").exists():
-        is_reread = place.key.section == SCHEDULES
+        is_reread = place.key.section in REREAD
         command = "stackshift daemon reload" if is_reread else "stackshift daemon restart"
         session.say(f"hint: to apply it, run {command}")
 

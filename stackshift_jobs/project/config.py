@@ -121,6 +121,8 @@ QUEUES: Final = "queues.NAME"
 HOSTS: Final = "hosts.NAME"
 NOTIFY: Final = "notify.NAME"
 SCHEDULES: Final = "schedules.NAME"
+REREAD: Final = frozenset((SCHEDULES, NOTIFY, "heartbeat"))
+"""The sections that a reload reads again; the others are read when the daemon starts."""
 NAMED: Final = {"queues": QUEUES, "hosts": HOSTS, "notify": NOTIFY, "schedules": SCHEDULES}
 """The tables whose tables have names that users choose, and the section of their keys."""
 JOURNAL_URL_VARIABLE: Final = "STACKSHIFT_JOURNAL_URL"

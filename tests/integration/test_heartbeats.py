@@ -61,6 +61,26 @@ def test_watcher_that_hangs_slows_nothing(make_project: Make) -> None:
         assert mine.count("/uuid/start") == 20
 
 
+def test_reload_puts_another_heartbeat_of_the_daemon_in_force(make_project: Make) -> None:
+    """Nothing has to be restarted for it, and the old URL is called no more."""
+    with receiver() as server:
+        project = project_with(make_project, server.port)
+        project.start()
+        settings = project.root / "stackshift.toml"
+        before = settings.read_text()
+        for path in ("/one", "/two"):
+            beat = f'[heartbeat]\nurl = "http://127.0.0.1:{server.port}{path}"\nperiod = "1s"\n'
+            settings.write_text(before + beat)
+            assert project.call("daemon.reload")["loaded"]
+            wait_until(lambda path=path: path in server.paths, f"a beat at {path}")
+        assert project.call("job.get", job="nightly")["notes"] == []
+        count = server.paths.count("/one")
+        wait_until(lambda: server.paths.count("/two") > 2, "more beats at the new URL")
+        assert server.paths.count("/one") <= count + 1  # one may have been under way
+        settings.write_text(before)
+        assert project.call("daemon.reload")["loaded"]
+
+
 def test_watcher_that_refuses_is_named_once_in_the_log(make_project: Make) -> None:
     """By its host alone: who knows the URL can call it. A failing watcher is tried again."""
     with receiver() as server:

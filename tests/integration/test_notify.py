@@ -98,6 +98,25 @@ def test_message_goes_out_when_every_slot_is_taken(make_project: Make) -> None:
         assert project.finish(run)["status"] == "completed"
 
 
+def test_reload_puts_another_target_in_force(make_project: Make) -> None:
+    """Without a restart, and what was taken out of the file is told nothing more."""
+    with receiver() as server:
+        project = make_project(JOBS)
+        project.start()
+        settings = project.root / "stackshift.toml"
+        before = settings.read_text()
+        settings.write_text(before + target(server, 'on = ["failed"]'))
+        project.call("daemon.reload")
+        run = project.finish(project.begin("import"))
+        wait_until(lambda: len(server.received) == 1, "the message")
+        assert run["id"] in server.received[0].body
+        settings.write_text(before)
+        project.call("daemon.reload")
+        run = project.finish(project.begin("import"))
+        assert project.call("run.list", parent=run["id"])["runs"] == []
+        assert project.call("job.get", job="import")["notes"] == []  # to restart anything
+
+
 def test_expectation_of_a_job_is_shown(make_project: Make) -> None:
     """As pending, missing and met; a restart does not forget it."""
     project = make_project(JOBS)

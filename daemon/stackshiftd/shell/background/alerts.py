@@ -29,15 +29,15 @@ _COMPLETED: Final = frozenset(("completed",))
 class Alerts:
     """What the core has to know of alerts, from the file and from the code."""
 
-    def __init__(self, engine: Engine, catalog: Catalog, config: Config, history: History) -> None:
+    def __init__(self, engine: Engine, catalog: Catalog, history: History) -> None:
         self._engine = engine
         self._catalog = catalog
-        self._config = config
         self._history = history
 
-    def define(self) -> None:
-        """Tell the core what `stackshift.toml` says."""
-        self._engine.submit(c.DefineNotify(notify_terms(self._config)))
+    def define(self, config: Config) -> None:
+        """Tell the core whom `stackshift.toml` says to tell; what it knows already is not recorded
+        again."""
+        self._engine.submit(c.DefineNotify(notify_terms(config)))
 
     def learn(self) -> None:
         """Tell the core what the jobs in the catalog expect; called after a greeting."""

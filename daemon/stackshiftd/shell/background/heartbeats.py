@@ -20,6 +20,7 @@ import json
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -93,6 +94,16 @@ class Heartbeats:
                 trouble = self._trouble()
                 self._enter(url, _Beat(FAIL if trouble else "", trouble.encode))
             self._alarm = self._loop.call_later(self._config.heartbeat.period_ms / 1000, self.begin)
+
+    def reread(self, config: Config) -> None:
+        """From now on, call the URLs that `config` has."""
+        self.in_file = config.schedules
+        if config.heartbeat == self._config.heartbeat:
+            return
+        self._config = replace(self._config, heartbeat=config.heartbeat)
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self.begin()
 
     def _resolved(self, url: str | Reference | None, what: str) -> str:
         """The URL that the setting `what` has, whose reference is resolved each time: a secret may
