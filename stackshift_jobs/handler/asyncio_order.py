@@ -8,8 +8,9 @@
   3.13 it does not always take that back, and an `asyncio.timeout` around it then raises
   `CancelledError`, which would end the handler. In a handler it does, on every version.
 - `asyncio.Lock` and its like belong to the loop on which they were first waited for, and so to one
-  pass. One that a module makes fails on the next with an error that speaks of loops; in a handler
-  it says what to do.
+  pass. One that a module makes works until two runs want it at once, or until the next pass, and
+  then fails with an error that speaks of loops, or is waited for by a run that nobody wakes. In a
+  handler only those can be used that its pass has made; others are refused at their first use.
 
 Outside of handlers they are what they were.
 """
@@ -19,11 +20,23 @@ from __future__ import annotations
 import asyncio
 import functools
 import sys
-from asyncio import mixins
+from asyncio import locks, mixins
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
 from stackshift_jobs.errors import InsideHandler
+
+_MADE_ON: Final = "_stackshift_made_on"
+_TAKEN_BY: Final[dict[type[Any], tuple[str, ...]]] = {
+    locks._ContextManagerMixin: ("__aenter__",),
+    asyncio.Lock: ("acquire",),
+    asyncio.Semaphore: ("acquire",),
+    asyncio.Event: ("wait",),
+    asyncio.Condition: ("wait",),
+    asyncio.Barrier: ("wait",),
+    asyncio.Queue: ("get", "get_nowait", "put", "put_nowait"),
+}
+"""Methods by which something is taken from a lock and its like, or waited for."""
 
 
 def install() -> None:
@@ -36,8 +49,11 @@ def install() -> None:
     if sys.version_info < (3, 13) and not hasattr(leave, "__wrapped__"):
         asyncio.TaskGroup.__aexit__ = _leave_group(leave)  # type: ignore[method-assign]
     bound: Any = mixins._LoopBoundMixin
-    if not hasattr(bound._get_loop, "__wrapped__"):
-        bound._get_loop = _loop_of_pass(bound._get_loop)
+    if "__new__" not in vars(bound):
+        bound.__new__ = _made_for_pass
+        for kind, names in _TAKEN_BY.items():
+            for name in names:
+                setattr(kind, name, _of_pass(getattr(kind, name)))
 
 
 def _replace(name: str, function: Callable[..., Any]) -> None:
@@ -93,23 +109,32 @@ def _leave_group(original: Callable[..., Any]) -> Callable[..., Any]:
     return __aexit__
 
 
-def _loop_of_pass(original: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(original)
-    def _get_loop(self: Any) -> Any:
-        try:
-            return original(self)
-        except RuntimeError as bad:
-            if not _in_handler():
-                raise
-            raise InsideHandler(
-                f"an asyncio.{type(self).__name__} that was made outside of the handler is shared "
-                "with other runs, or with an earlier pass of this one: who waits for it, and in "
-                "which order, is on no record",
-                hint="make it in the handler; to limit what runs do at once, use the concurrency "
-                "of a queue, ctx.state.lock(key), or do it in a step",
-            ) from bad
+def _made_for_pass(cls: type[Any], *_args: Any, **_options: Any) -> Any:
+    """`__new__` of `asyncio.Lock` and its like, which notes the loop of the pass that makes one."""
+    made = object.__new__(cls)
+    if _in_handler():
+        setattr(made, _MADE_ON, asyncio._get_running_loop())
+    return made
 
-    return _get_loop
+
+def _of_pass(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def method(self: Any, *args: Any, **options: Any) -> Any:
+        if _in_handler() and vars(self).get(_MADE_ON) is not asyncio._get_running_loop():
+            raise _shared(self)
+        return original(self, *args, **options)
+
+    return method
+
+
+def _shared(thing: Any) -> InsideHandler:
+    return InsideHandler(
+        f"an asyncio.{type(thing).__name__} that was made outside of the handler is shared with "
+        "other runs, or with an earlier pass of this one: who waits for it, and in which order, is "
+        "on no record",
+        hint="make it in the handler; to limit what runs do at once, use the concurrency of a "
+        "queue, ctx.state.lock(key), or do it in a step",
+    )
 
 
 async def _now_or_never(fut: Awaitable[Any]) -> Any:

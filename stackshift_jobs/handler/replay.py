@@ -20,7 +20,7 @@ from stackshift_jobs.errors import PayloadRefused, ReplayError, Usage
 from stackshift_jobs.handler.cancelling import Cancellation
 from stackshift_jobs.handler.clock import WALL, Clock
 from stackshift_jobs.handler.ops import RecordedCall
-from stackshift_jobs.handler.scope import current_step
+from stackshift_jobs.handler.scope import current_pass, current_step
 from stackshift_jobs.values import secrets
 from stackshift_jobs.values.durations import format_ms
 from stackshift_jobs.values.encoding import json_form
@@ -201,6 +201,7 @@ class Pass:
         `name` distinguishes it from calls in other branches. Empty inside a step's function, where
         such a call is part of the step. Raises the same errors as `identify`."""
         if current_step.get() is not None and kind == "value":
+            self._refuse_others()
             return ""
         if name is None:
             return self._identity(f"[{method} {subject}]", kind)
@@ -221,7 +222,18 @@ class Pass:
         self.check_kind(key, kind)
         return key
 
+    def _refuse_others(self) -> None:
+        """Raise `ReplayError` if what runs belongs to another pass: the call would be recorded for
+        a run whose handler does not make it."""
+        if current_pass.get() not in (self, None):
+            raise ReplayError(
+                "the ctx of another run, or of an earlier pass of this one, was used",
+                hint="keep ctx in variables of the handler and hand it over to functions; what a "
+                "global or an object that runs share holds is the ctx of the last one that began",
+            )
+
     def _identity(self, name: str, kind: str) -> str:
+        self._refuse_others()
         if self.unwinding is not None:
             if self.loop is None:
                 self.refuse()

@@ -1,9 +1,11 @@
-"""Whether the running code is a handler, and whether it is inside the function of a step.
+"""Whether the running code is a handler, in which pass, and whether it is inside the function of a
+step.
 
 While a handler runs, the worker sets `in_handler` to the name that messages use for its context
-(`ctx`); while the function of a step runs, where the client may be used, it sets `current_step`.
-They are context variables because handlers share threads and event loops. Tasks of `asyncio`
-inherit them; a thread that the handler starts does so only if the context is copied.
+(`ctx`), and `current_pass`; while the function of a step runs, where the client may be used, it
+sets `current_step`. They are context variables because handlers share threads and event loops.
+Tasks of `asyncio` inherit them; a thread that the handler starts does so only if the context is
+copied.
 """
 
 from __future__ import annotations
@@ -15,6 +17,9 @@ from stackshift_jobs.calls import methods
 from stackshift_jobs.errors import InsideHandler
 
 in_handler: Final[ContextVar[str | None]] = ContextVar("stackshift_in_handler", default=None)
+current_pass: Final[ContextVar[object | None]] = ContextVar("stackshift_pass", default=None)
+"""The `Pass` that the running code belongs to; None outside of handlers, and where that is not
+known, as in threads that are started below `threading`."""
 current_step: Final[ContextVar[str | None]] = ContextVar("stackshift_step", default=None)
 """The name of the step whose function is running; None outside of one."""
 

@@ -81,6 +81,18 @@ def threads(ctx):
     ctx.step.run("work", work)
 
 
+@stackshift.job("raises")
+def raises(ctx):
+    def work():
+        thread = threading.Thread(target=lambda: 1 / 0)
+        thread.start()
+        thread.join()
+        thread = threading.Thread(target=sys.exit, args=(3,))
+        thread.start()
+        thread.join()
+    ctx.step.run("work", work)
+
+
 @stackshift.job("many")
 def many(ctx):
     def work(number):
@@ -242,6 +254,15 @@ def test_threads_of_a_step_print_into_its_log(project: Project) -> None:
     expected = ["by a thread", "by a pool", "by a shared pool", "by a program of it"]
     for _ in range(2):
         assert printed(project, "threads") == [("work", "stdout", text) for text in expected]
+
+
+def test_error_that_ends_a_thread_is_in_the_log_of_its_step(project: Project) -> None:
+    """Nobody else hears of it; it was in the daemon's log alone. An exit is not reported, as
+    anywhere."""
+    lines = printed(project, "raises")
+    assert {(step, stream) for step, stream, _ in lines} == {("work", "stderr")}
+    assert lines[0][2].startswith("Exception in thread Thread-")
+    assert lines[-1][2] == "ZeroDivisionError: division by zero"
 
 
 def test_lines_of_threads_do_not_mix(project: Project) -> None:

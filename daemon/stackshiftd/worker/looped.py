@@ -26,7 +26,7 @@ from stackshift_jobs.handler.cancelling import ask_to_raise, interrupt
 from stackshift_jobs.handler.failures import is_a
 from stackshift_jobs.handler.ports import awaited
 from stackshift_jobs.handler.replay import Unwinding
-from stackshift_jobs.handler.scope import in_handler
+from stackshift_jobs.handler.scope import current_pass, in_handler
 from stackshift_jobs.handler.undo import undo_steps
 from stackshift_jobs.values.secrets import current_secrets
 from stackshiftd.core import commands as c
@@ -124,6 +124,7 @@ class LoopedExecution(Execution):
         current_log.set(self.log)
         current_secrets.set(self.pass_.secrets)
         in_handler.set("ctx")
+        current_pass.set(self.pass_)
         enter(self)
 
     def _proceed(self) -> None:

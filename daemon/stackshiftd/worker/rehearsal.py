@@ -27,7 +27,7 @@ from stackshift_jobs.handler.cancelling import Cancelling
 from stackshift_jobs.handler.clock import Clock
 from stackshift_jobs.handler.context import JobContext
 from stackshift_jobs.handler.replay import Unwinding
-from stackshift_jobs.handler.scope import in_handler
+from stackshift_jobs.handler.scope import current_pass, in_handler
 from stackshift_jobs.registry import Job
 from stackshift_jobs.values.secrets import current_secrets
 from stackshiftd.core import commands as c
@@ -329,6 +329,7 @@ class _Threaded(_Rehearsed):
             current_log.set(execution.log)
             current_secrets.set(execution.pass_.secrets)
             in_handler.set("ctx")
+            current_pass.set(execution.pass_)
             port = _NotingThreadPort(execution, self)
             self.last = execution.last_frame(lambda: self._handle(execution, port))
         finally:

@@ -25,7 +25,7 @@ from stackshift_jobs.handler.current_step import current_try
 from stackshift_jobs.handler.failures import Escaped, Failure
 from stackshift_jobs.handler.ports import drive, racing
 from stackshift_jobs.handler.replay import Unwinding
-from stackshift_jobs.handler.scope import current_step, in_handler
+from stackshift_jobs.handler.scope import current_pass, current_step, in_handler
 from stackshift_jobs.handler.undo import undo_steps
 from stackshift_jobs.programs.supervisor import current_supervisor
 from stackshift_jobs.values.secrets import current_secrets
@@ -471,6 +471,7 @@ class Threads:
         current_secrets.set(execution.pass_.secrets)
         current_supervisor.set(execution.programs)  # for the script of a shell job
         in_handler.set("ctx")
+        current_pass.set(execution.pass_)
 
         execution.pass_.abandon = lambda: self._abandon(execution, pipe)
 

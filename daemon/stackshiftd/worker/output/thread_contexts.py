@@ -18,7 +18,7 @@ from functools import wraps
 from typing import Any, Final, ParamSpec, TypeVar
 
 from stackshift_jobs.handler.current_step import current_try
-from stackshift_jobs.handler.scope import current_step, in_handler
+from stackshift_jobs.handler.scope import current_pass, current_step, in_handler
 from stackshift_jobs.values.secrets import current_secrets
 from stackshiftd.worker.output.run_log import current_log
 
@@ -29,6 +29,7 @@ _VARIABLES: Final[tuple[ContextVar[Any], ...]] = (
     current_log,
     current_secrets,
     in_handler,
+    current_pass,
     current_step,
     current_try,
 )
@@ -59,7 +60,8 @@ def install() -> None:
     @wraps(start)
     def start_bound(thread: threading.Thread) -> None:
         if current_log.get() is not None:
-            thread.run = _forgetting(thread, bound(thread.run))  # type: ignore[method-assign]
+            run = bound(_reporting(thread, thread.run))
+            thread.run = _forgetting(thread, run)  # type: ignore[method-assign]
         start(thread)
 
     @wraps(submit)
@@ -71,6 +73,19 @@ def install() -> None:
 
     threading.Thread.start = start_bound  # type: ignore[method-assign,assignment]
     ThreadPoolExecutor.submit = submit_bound  # type: ignore[method-assign,assignment]
+
+
+def _reporting(thread: threading.Thread, run: Callable[[], None]) -> Callable[[], None]:
+    """`run`, with what it raises reported as `threading` does, but in its own context."""
+
+    def call() -> None:
+        try:
+            run()
+        except BaseException as error:
+            raised = (type(error), error, error.__traceback__, thread)
+            threading.excepthook(threading.ExceptHookArgs(raised))
+
+    return call
 
 
 def _forgetting(thread: threading.Thread, run: Callable[[], None]) -> Callable[[], None]:
