@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from stackshift_jobs.errors import NotFound, StackshiftError
+from stackshift_jobs.project.folders import walk
 from stackshift_jobs.project.locate import Project
 
 _MAX_FILES: Final = 2000
@@ -46,7 +47,8 @@ def job_files(project: Project) -> Iterator[tuple[Path, bool]]:
     count = 0
     for entry in load_config(project.root).project.jobs:
         place = project.root / entry
-        for file in [place] if place.is_file() else sorted(place.rglob("*.py")):
+        below = (Path(each.path) for each in walk(str(place)) if each.name.endswith(".py"))
+        for file in [place] if place.is_file() else below:
             count += 1
             if count > _MAX_FILES:
                 return

@@ -29,6 +29,7 @@ import stat
 import sys
 
 from stackshift_jobs.errors import BadConfiguration
+from stackshift_jobs.project.folders import walk
 from stackshift_jobs.project.toml import parse_toml, read_config_text
 
 TYPE_CHECKING = False  # See `errors`: loading `typing` takes too long here.
@@ -160,28 +161,18 @@ def _open_to_others(path: str, root: str) -> tuple[str, os.stat_result] | None:
 
 def _open_below(folder: str, root: str) -> tuple[str, os.stat_result] | None:
     """The first of the folders below `folder`, and of the files there that an import can run or
-    that are programs, as shell jobs are, that another user can change; None if there is none.
-    Folders behind links are not entered."""
-    folders = [folder]
-    while folders:
-        try:
-            entries = list(os.scandir(folders.pop()))
-        except OSError:  # It is a file, or is not there.
+    that are programs, as shell jobs are, that another user can change; None if there is none."""
+    for entry in walk(folder):
+        status = os.lstat(entry.path)
+        runs = entry.name.endswith(_IMPORTED) or entry.is_symlink() or status.st_mode & 0o111
+        if not (stat.S_ISDIR(status.st_mode) or runs):
             continue
-        for entry in entries:
-            status = os.lstat(entry.path)
-            if stat.S_ISDIR(status.st_mode):
-                folders.append(entry.path)
-            elif not (
-                entry.name.endswith(_IMPORTED) or entry.is_symlink() or status.st_mode & 0o111
-            ):
-                continue
-            if stat.S_ISLNK(status.st_mode):
-                found = _open_to_others(entry.path, root)
-            else:
-                found = (entry.path, status) if _is_open(status, is_strict=True) else None
-            if found is not None:
-                return found
+        if stat.S_ISLNK(status.st_mode):
+            found = _open_to_others(entry.path, root)
+        else:
+            found = (entry.path, status) if _is_open(status, is_strict=True) else None
+        if found is not None:
+            return found
     return None
 
 

@@ -315,6 +315,43 @@ def test_file_whose_name_is_not_utf8_keeps_nothing_else_from_work(
     assert project.call("daemon.status")["changed_files"] == []
 
 
+def test_module_that_no_import_can_find_is_told_with_what_to_do(make_project: Make) -> None:
+    """For a dot in its name it was `No module named 'jobs.my'`; a link that leads nowhere was one
+    that had changed since it was loaded, as well."""
+    project = make_project(GOOD)
+    write(project, "jobs/my.job.py", TASKS)
+    write(project, "jobs/v1.2/tasks.py", TASKS)
+    (project.root / "jobs/lost.py").symlink_to("../gone.py")
+    said = {each["module"]: each["error"] for each in check(project)["modules"] if each["error"]}
+    assert {module: error["message"] for module, error in said.items()} == {
+        "jobs.my.job": "no import finds 'my.job', because of the dot: rename it to 'my_job'",
+        "jobs.v1.2.tasks": "no import finds 'v1.2', because of the dot: rename it to 'v1_2'",
+        "jobs.lost": "it is a link to ../gone.py, which does not exist",
+    }
+    project.start()
+    assert project.finish(project.begin("good"))["result"] == "good"
+    assert failed(project.call("job.list")).keys() == said.keys()
+    assert project.call("daemon.status")["changed_files"] == []
+
+
+def test_jobs_behind_a_link_to_a_folder_are_loaded(make_project: Make) -> None:
+    """They were left out without a word, though modules could be imported through the link."""
+    project = make_project(GOOD)
+    write(project, "shared/linked.py", TASKS)
+    write(project, "shared/_parts.py", "raise RuntimeError\n")
+    (project.root / "jobs/more").symlink_to("../shared")
+    (project.root / "shared/back").symlink_to("../jobs")
+    project.start()
+    assert project.finish(project.begin("library"))["status"] == "completed"
+    assert failed(project.call("job.list")) == {}
+    assert project.call("daemon.status")["changed_files"] == []
+    write(project, "shared/new.py", TASKS.replace("library", "newer"))
+    wait_until(
+        lambda: project.call("daemon.status")["changed_files"] == ["jobs/more/new.py"],
+        "the new module to be seen",
+    )
+
+
 def test_what_is_no_file_keeps_no_worker_from_its_start(make_project: Make) -> None:
     """A named pipe called like a module was read by every worker, which never ended; a folder was
     imported."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from stackshift_jobs.project.config import Config
+from stackshift_jobs.project.folders import walk
 from stackshift_jobs.project.locate import CONFIG_FILE
 from stackshiftd.worker import code_files
 from stackshiftd.worker.code_files import CodeFile
@@ -70,7 +71,7 @@ class LoadedCode:
             path = self._root / entry
             if path.is_dir():
                 folders.add(path)
-                folders.update(each for each in path.rglob("*") if each.is_dir())
+                folders.update(Path(each.path) for each in walk(str(path)) if each.is_dir())
         return sorted(folder for folder in folders if folder.is_dir())
 
     def settings_differ(self) -> bool:

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from stackshift_jobs.project import folders
 from stackshift_jobs.project.script_header import is_script
 from stackshift_jobs.values.text import readable
 
@@ -29,6 +30,8 @@ class ModuleSource(NamedTuple):
 
     module: str
     file: Path
+    dotted: str = ""
+    """The name on its path with a dot, if there is one: no import finds that."""
 
     @property
     def is_script(self) -> bool:
@@ -36,10 +39,16 @@ class ModuleSource(NamedTuple):
         return "/" in self.module
 
     @property
-    def has_name(self) -> bool:
-        """Can the module be named? Not if its path is not UTF-8, as no message is then, and no
-        record."""
-        return is_text(self.file)
+    def problem(self) -> str:
+        """Why it cannot be loaded, and what to do, as far as its path tells; else empty."""
+        if not is_text(self.file):
+            return "its path is not UTF-8: rename it"
+        if self.dotted:
+            other = self.dotted.replace(".", "_")
+            return f"no import finds {self.dotted!r}, because of the dot: rename it to {other!r}"
+        if not self.file.exists():
+            return f"it is a link to {readable(str(self.file.readlink()))}, which does not exist"
+        return ""
 
 
 class CodeFile(msgspec.Struct, frozen=True):
@@ -52,14 +61,16 @@ class CodeFile(msgspec.Struct, frozen=True):
 
 def sources(project: Path, jobs: list[str]) -> Iterator[ModuleSource]:
     """The job modules of a project: each file named in `jobs`, and every `*.py` and shell job below
-    each folder named there, except files and folders whose name begins with `_` or `.`. The
-    `__init__.py` of a package is one: it is imported with any other module of the package."""
-    for entry in jobs:
-        path = project / entry
+    each folder named there, as `folders` walks it, except files and folders whose name begins with
+    `_` or `.`. The `__init__.py` of a package is one: it is imported with any other module of the
+    package."""
+    for place in jobs:
+        path = project / place
         if path.is_file():
             yield _source(project, path)
             continue
-        for file in sorted(path.rglob("*")):
+        for entry in folders.walk(str(path)):
+            file = Path(entry.path)
             inside = file.relative_to(path)
             named = inside.parent if file.name == _PACKAGE and file.parent != project else inside
             if any(part.startswith(("_", ".")) for part in named.parts):
@@ -73,7 +84,8 @@ def _source(project: Path, file: Path) -> ModuleSource:
     inside = file.relative_to(project)
     if file.suffix == ".py":
         module = inside.parent if file.name == _PACKAGE else inside.with_suffix("")
-        return ModuleSource(".".join(module.parts), file)
+        dotted = next((part for part in module.parts if "." in part), "")
+        return ModuleSource(".".join(module.parts), file, dotted)
     path = inside.as_posix()
     return ModuleSource(path if "/" in path else f"./{path}", file)
 
@@ -139,7 +151,7 @@ def _path(project: Path, file: Path) -> str:
 def changed(project: Path, jobs: list[str], loaded: dict[str, CodeFile]) -> list[str]:
     """The files that differ from what was `loaded`, that are new in the folders of jobs, or that
     are gone; sorted. One that was only touched, and is as it was, is none of them."""
-    now = {_path(project, each.file) for each in sources(project, jobs) if each.has_name}
+    now = {_path(project, each.file) for each in sources(project, jobs) if not each.problem}
     different = [path for path, file in loaded.items() if differs(project / path, file)]
     return sorted({*different, *(now - loaded.keys())})
 

@@ -94,8 +94,8 @@ def load(
                 FailedModule(entry, str(project / entry), 0, "FileNotFoundError", "does not exist")
             )
     for source in sources(project, jobs):
-        if not source.has_name:
-            failed.append(_left_out(source, "BadConfiguration", "its path is not UTF-8: rename it"))
+        if problem := source.problem:
+            failed.append(_left_out(source, "BadConfiguration", problem))
             continue
         if source.module in deadly:
             failed.append(_left_out(source, "WorkerDied", deadly[source.module]))

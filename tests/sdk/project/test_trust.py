@@ -222,6 +222,11 @@ def test_links_are_followed_and_are_their_owners(world: World) -> None:
     world.change("shared", uid=ME, gid=MY_GROUP, mode=0o755)
     (world.root / "jobs/loop.py").symlink_to("loop.py")
     check_code(config)  # There is nothing at its end.
+    (world.root / "shared/four.py").touch()
+    world.change("jobs/more/four.py", uid=ME, gid=MY_GROUP, mode=0o666)
+    with pytest.raises(BadConfiguration) as refused:  # It is loaded through the link.
+        check_code(config)
+    assert refused.value.fields["path"] == str(world.root / "jobs/more/four.py")
 
 
 def _trust(world: World, *directories: str | Path) -> Path:

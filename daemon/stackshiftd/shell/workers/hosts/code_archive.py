@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 
 from stackshift_jobs.errors import BadConfiguration
 from stackshift_jobs.project.config import Config
+from stackshift_jobs.project.folders import walk
 
 MAX_BYTES: Final = 64 << 20
 
@@ -78,7 +79,8 @@ def _files(root: Path, entry: str) -> Iterator[str]:
         raise BadConfiguration(
             f"{entry} is to be sent to hosts, and is not there", hint="see [hosts.NAME] send"
         )
-    for path in (top,) if top.is_file() else top.rglob("*"):
+    below = (Path(each.path) for each in walk(str(top)))
+    for path in (top,) if top.is_file() else below:
         name = path.relative_to(root)
         hidden = any(part.startswith(".") or part == "__pycache__" for part in name.parts)
         if hidden or path.suffix == ".pyc" or not path.is_file():
