@@ -49,6 +49,8 @@ _LAYOUT: Final = re.compile(
     rb'(?:"v":([1-9][0-9]{0,8}),)?'
     rb'(?="kind":"([^"\\]{1,64})")'
 )
+_LINE: Final = re.compile(rb'\{"crc":"([0-9a-f]{8})",' + _LAYOUT.pattern)
+_KINDS: Final = frozenset(kind.encode("ascii") for kind in VERSIONS)
 _encode_record: Final = msgspec.json.Encoder().encode
 
 
@@ -104,13 +106,17 @@ def head(buffer: bytes, start: int, stop: int) -> Head | None:
     if found is None:
         if buffer.startswith(_HEADER, start + CHECKED_FROM):
             return None
-        raise NewerFormat("the journal was written by a newer stackshift", hint=NEWER_HINT)
+        raise _newer()
     seq, second, micros, watermark, part, parts, version, kind = found.groups()
     name = kind.decode("ascii", "replace")
     if version is not None or name not in VERSIONS:
         check_version(name, int(version or 1), int(seq))
     append = int(part or 1), int(parts or 1)
     return Head(int(seq), second, int(micros), int(watermark), *append, name, found.end())
+
+
+def _newer() -> NewerFormat:
+    return NewerFormat("the journal was written by a newer stackshift", hint=NEWER_HINT)
 
 
 def decode(line: bytes) -> Entry:
@@ -121,18 +127,29 @@ def decode(line: bytes) -> Entry:
 
     Raises `NewerFormat`, and `JournalDamaged` (without a place) for a line that is not intact.
     """
-    stop = len(line) - 1 if line.endswith(b"\n") else len(line)
-    found = head(line, 0, stop)
-    if found is None:
-        raise JournalDamaged("a line of the journal does not match its crc")
+    text = line[:-1] if line.endswith(b"\n") else line
+    found = _LINE.match(text)
+    if found is None or int(found[1], 16) != crc32(text[CHECKED_FROM:]):
+        raise _no_record(text)
+    number, second, micros, version, kind = found.group(2, 3, 4, 8, 9)
+    seq = int(number)
+    if version is not None or kind not in _KINDS:
+        check_version(kind.decode("ascii", "replace"), int(version or 1), seq)
     try:
-        record = decode_record(b"{" + line[found.body : stop], found.seq)
+        record = decode_record(b"{" + text[found.end() :], seq)
     except msgspec.DecodeError as bad:
         raise JournalDamaged(
-            f"record {found.seq} matches its crc, but is not a valid {found.kind} record: {bad}",
-            seq=found.seq,
+            f"record {seq} matches its crc, but is not a valid {kind.decode()} record: {bad}",
+            seq=seq,
         ) from bad
-    return Entry(found.seq, _second_us(found.second) + found.micros, record)
+    return Entry(seq, _second_us(second) + int(micros), record)
+
+
+def _no_record(line: bytes) -> JournalDamaged | NewerFormat:
+    """Why there is no record in `line`."""
+    if not is_intact(line, 0, len(line)) or line.startswith(_HEADER, CHECKED_FROM):
+        return JournalDamaged("a line of the journal does not match its crc")
+    return _newer()
 
 
 def encode_group(group: Sequence[Entry], watermark: int) -> list[bytes]:
