@@ -13,8 +13,10 @@ Invariants:
 
 from __future__ import annotations
 
+import gc
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -70,6 +72,20 @@ class Replay(NamedTuple):
     removed: list[str]
 
 
+@contextmanager
+def _all_of_it_stays() -> Iterator[None]:
+    """Keep the garbage collector from looking through a state that is being built: nothing of it
+    is garbage, and with 60,000 queued runs that took a third of the time."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+@_all_of_it_stays()
 def replay(journal: Journal, snapshot: tuple[int, list[bytes]] | None, covered_seq: int) -> Replay:
     """Fold snapshot and tail. The history knows the runs that finished up to `covered_seq`."""
     begun = Replay(State(), {}, 0, [], [], [])
@@ -82,6 +98,7 @@ def replay(journal: Journal, snapshot: tuple[int, list[bytes]] | None, covered_s
     return begun
 
 
+@_all_of_it_stays()
 def fold_tail(replayed: Replay, journal: Journal, covered_seq: int = 0) -> None:
     """Fold what follows in the journal, and add it to `replayed`. The history knows the runs that
     finished up to `covered_seq`."""
