@@ -68,10 +68,15 @@ _SENTENCES = frozenset(("Usage", "BadConfiguration", "TwoJobsOneName", "InsideHa
 """The errors of ours that a job module meets while it is imported."""
 
 
+def error_text(type: object, message: object) -> str:
+    """An error in one line: `ValueError: no such page`, and `ValueError` for one without words."""
+    return f"{type}: {message}" if message else f"{type}"
+
+
 def import_error(type: str, message: str) -> str:
     """What made the import of a job module fail. Our own messages are sentences about the module;
     of other errors the class belongs to the message."""
-    return message if type in _SENTENCES else f"{type}: {message}"
+    return message if type in _SENTENCES else error_text(type, message)
 
 
 class Usage(StackshiftError):
@@ -156,7 +161,7 @@ class RunFailed(StackshiftError):
 
     def __init__(self, run_id: str, error: dict[str, Any]) -> None:
         super().__init__(
-            f"{run_id} failed: {error.get('type')}: {error.get('message')}",
+            f"{run_id} failed: {error_text(error.get('type'), error.get('message'))}",
             hint=f"stackshift runs show {run_id}",
             run=run_id,
             error=error,
@@ -219,7 +224,7 @@ class StepFailed(StackshiftError):
         traceback: str = "",
         exit_code: int | None = None,
     ) -> None:
-        super().__init__(f"step {step!r} failed: {type}: {message}", step=step)
+        super().__init__(f"step {step!r} failed: {error_text(type, message)}", step=step)
         self.step = step
         self.type = type
         self.message = message
@@ -230,7 +235,7 @@ class StepFailed(StackshiftError):
         self.cancels = False
 
     def __str__(self) -> str:
-        return f"step {self.step!r} failed: {self.type}: {self.message}"
+        return f"step {self.step!r} failed: {error_text(self.type, self.message)}"
 
 
 class HeartbeatTimeout(TimeoutError):

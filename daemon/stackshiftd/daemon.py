@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from stackshift_jobs.errors import BadConfiguration, Conflict, StackshiftError
+from stackshift_jobs.errors import BadConfiguration, Conflict, StackshiftError, error_text
 from stackshift_jobs.programs import processes
 from stackshift_jobs.project.config import Config, HeartbeatSection, load_config
 from stackshift_jobs.values.durations import rfc3339
@@ -387,7 +387,7 @@ class Daemon:
         self._hooks.ended(row)
         self._metrics.ended(row)
         error = run.error
-        text = f"{error.type}: {error.message}" if error is not None else ""
+        text = error_text(error.type, error.message) if error is not None else ""
         self._heartbeats.ended(run, row, text, self.engine.state)
 
     def lengthened(self, run: str, places: array[int]) -> None:

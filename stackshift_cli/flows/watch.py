@@ -26,6 +26,7 @@ from stackshift_jobs.errors import (
     OutputFailed,
     RunCancelled,
     StackshiftError,
+    error_text,
 )
 from stackshift_jobs.values.limits import FINISHED
 
@@ -132,7 +133,7 @@ class Progress:
     def _say_failed(self, record: dict[str, Any], what: str) -> None:
         if record.get("retry_at"):
             error = record.get("error") or {}
-            failure = safe(f"{what}: {error.get('type')}: {error.get('message')}")
+            failure = safe(f"{what}: {error_text(error.get('type'), error.get('message'))}")
             self._session.say(f"{failure}; retrying at {messages.moment(record['retry_at'])}")
 
 

@@ -33,6 +33,7 @@ from stackshift_cli.timeline.build import build
 from stackshift_cli.timeline.describe import attempts, why
 from stackshift_cli.timeline.folding import maps_folded
 from stackshift_cli.timeline.model import Row, Timeline
+from stackshift_jobs.errors import error_text
 from stackshift_jobs.values.durations import format_ms
 from stackshift_jobs.values.quantities import quantity
 
@@ -263,7 +264,7 @@ class _Rows:
 
 
 def _error(parent: Element, type: str, message: str, traceback: str) -> None:
-    child_of(parent, "div", safe_lines(f"{type}: {message}"), class_="error mono")
+    child_of(parent, "div", safe_lines(error_text(type, message)), class_="error mono")
     if traceback:
         child_of(parent, "pre", safe_lines(traceback))
 

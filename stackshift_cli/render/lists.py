@@ -23,6 +23,7 @@ from stackshift_cli.render.columns import (
 from stackshift_cli.render.console import STATUS_STYLES, Glyphs, console, glyphs
 from stackshift_cli.render.objects import print_object, size
 from stackshift_cli.timeline.describe import attempts, brief, briefly, call, why
+from stackshift_jobs.errors import error_text
 from stackshift_jobs.values.durations import format_ms, short_ms
 from stackshift_jobs.values.limits import FINISHED
 from stackshift_jobs.values.quantities import quantity
@@ -69,7 +70,7 @@ def why_cell(run: Row, clock: Clock) -> str:
     """Why a run has its status, if that does not say it all: the error of a failed one, the reason
     of an unfinished one, as which run it has continued. Ids are short, and times local."""
     if run["status"] == "failed" and (error := run.get("error")):
-        return safe(f"{error['type']}: {error['message']}")
+        return safe(error_text(error["type"], error["message"]))
     return safe(briefly(clock.localized(why(run, run["status"] in FINISHED))))
 
 

@@ -43,6 +43,7 @@ from stackshift_cli.timeline.describe import attempts, why
 from stackshift_cli.timeline.failure import summary, where
 from stackshift_cli.timeline.folding import fit
 from stackshift_cli.timeline.model import Child, Timeline, Try
+from stackshift_jobs.errors import error_text
 from stackshift_jobs.values.durations import format_ms
 
 _RUN_ID: Final = re.compile(r"run_[0-9a-z]{26}")
@@ -275,7 +276,7 @@ def _tries(line: Line, frame: Frame) -> Iterator[Text]:
         place = where(failed.traceback)
         repeated = not last and where(all_tries[index + 1].traceback) == place
         text = Text(f"  {marks.last_branch if last else marks.branch} ", "dim")
-        error = safe(f"{failed.number} {failed.type}: {failed.message}".rstrip(": "))
+        error = safe(f"{failed.number} {error_text(failed.type, failed.message)}")
         tail = Text(_fate(failed), "red")
         if place and not repeated:
             tail.append(f"   {safe(place)}", "dim")
@@ -329,7 +330,7 @@ def _ending(shown: Shown, line: Timeline, clock: Clock, frame: Frame) -> Iterato
 
 
 def _error(error: dict[str, Any], root: str, frame: Frame) -> Iterator[Text]:
-    words = safe(f"{error['type']}: {error['message']}".rstrip(": "))
+    words = safe(error_text(error["type"], error["message"]))
     yield from _split(Text("  error ", "dim").append(words, "red"), frame)
     yield from _traceback(str(error.get("traceback") or ""), 4, root, frame)
 

@@ -33,6 +33,7 @@ from stackshift_cli.timeline.describe import attempts, why
 from stackshift_cli.timeline.failure import summary
 from stackshift_cli.timeline.folding import maps_folded
 from stackshift_cli.timeline.model import Timeline
+from stackshift_jobs.errors import error_text
 from stackshift_jobs.values.durations import format_ms
 
 CELL: Final = 7.0
@@ -157,7 +158,7 @@ class _Drawing:
         for failed in line.tries:
             after_ms = failed.retry_ms
             fate = f", retried after {format_ms(after_ms)}" if after_ms is not None else ""
-            error = f"{failed.number} {failed.type}: {failed.message}"
+            error = f"{failed.number} {error_text(failed.type, failed.message)}"
             self.text(
                 LEFT + 4 * CELL,
                 f"{_cut(safe(error), _TEXT - 40)} ({format_ms(failed.took_ms)}){fate}",
@@ -172,7 +173,7 @@ class _Drawing:
             self.text(LEFT + 2 * CELL, _cut("result " + as_json(run["result"]), _TEXT))
             self.y += ROW
         elif run["status"] == "failed" and error:
-            words = _cut(safe(f"error {error['type']}: {error['message']}"), _TEXT)
+            words = _cut(safe(f"error {error_text(error['type'], error['message'])}"), _TEXT)
             self.text(LEFT + 2 * CELL, words, class_="error")
             self.y += ROW
             for each in summary(str(error.get("traceback") or ""), shown.root):

@@ -13,6 +13,7 @@ from typing import Any, Final
 from stackshift_cli.output.messages import compact
 from stackshift_cli.output.safe_text import safe
 from stackshift_cli.timeline.describe import about
+from stackshift_jobs.errors import error_text
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -79,7 +80,7 @@ def detail(body: dict[str, Any]) -> str:
     subject, error = about(body), body.get("error")
     parts = [subject.words] if subject.words else []
     if isinstance(error, dict):
-        parts.append(f"{error.get('type') or error.get('code')}: {error.get('message')}")
+        parts.append(error_text(error.get("type") or error.get("code"), error.get("message")))
     shown = body.keys() - _NOT_IN_DETAIL - subject.fields
     parts += [
         f"{name}={_text(value)}"

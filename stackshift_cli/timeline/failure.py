@@ -38,6 +38,7 @@ _LIBRARY: Final = re.compile(
     r"^<frozen |/(?:site|dist)-packages(?=/)|/lib(?:64)?/python\d[\d.]*(?=/)"
     r"|(?=/stackshift_jobs/)|(?=/stackshiftd/)"
 )
+_OURS: Final = re.compile(r"/(?:stackshift_jobs|stackshiftd)/")
 _UNDERLINE: Final = re.compile(r"[\s~^]*")
 
 
@@ -143,10 +144,8 @@ def where(traceback: str) -> str:
     """The innermost place in the project's code that the error came through, as `media.py:48`;
     empty if the traceback names none."""
     frames = [frame for each in _error_first(exceptions(traceback)) for frame in each.frames]
-    if not frames:
-        return ""
-    last = _chosen(frames, 1)[0]
-    return f"{last.file.rpartition('/')[2]}:{last.line}"
+    chosen = _chosen(frames, 1)
+    return f"{chosen[0].file.rpartition('/')[2]}:{chosen[0].line}" if chosen else ""
 
 
 def summary(traceback: str, root: str = "", brief: bool = False) -> list[str]:
@@ -195,9 +194,11 @@ def _frames(frames: list[Frame], count: int, root: str) -> Iterator[str]:
 
 
 def _chosen(frames: list[Frame], count: int) -> list[Frame]:
-    """The last `count` frames of the project's code; if there are none, the last one of all."""
+    """The last `count` frames of the project's code; if there are none, the last one of all. Those
+    of StackShift, which called a function without code in Python, say nothing to anybody."""
     own = [frame for frame in frames if not frame.is_library]
-    return list(dict.fromkeys(own))[-count:] or frames[-1:]
+    last = frames[-1:] if frames and not _OURS.search(frames[-1].file) else []
+    return list(dict.fromkeys(own))[-count:] or last
 
 
 def _indented(lines: Iterable[str]) -> list[str]:

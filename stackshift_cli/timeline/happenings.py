@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 from stackshift_cli.output.clock import Clock
 from stackshift_cli.output.messages import compact
 from stackshift_cli.timeline.describe import briefly, call, event
+from stackshift_jobs.errors import error_text
 from stackshift_jobs.values.durations import format_ms, from_rfc3339
 from stackshift_jobs.values.identities import own_part
 
@@ -116,7 +117,7 @@ def _value(value: Any) -> str:
 
 def _error(record: Record) -> str:
     error = record.get("error") or {}
-    return f"{error.get('type') or error.get('code')}: {error.get('message')}"
+    return error_text(error.get("type") or error.get("code"), error.get("message"))
 
 
 def _expecting(record: Record) -> str:

@@ -11,7 +11,7 @@ from stackshift_cli.output import messages
 from stackshift_cli.output.safe_text import safe
 from stackshift_cli.output.terminal import draws
 from stackshift_cli.render import tsv
-from stackshift_jobs.errors import NotFound, StackshiftError
+from stackshift_jobs.errors import NotFound, StackshiftError, error_text
 from stackshift_jobs.project.config import Config, load_config
 from stackshift_jobs.project.notify import masked
 from stackshift_jobs.values.names import NAME_LABEL, NOTIFY_JOB, NOTIFY_LABEL
@@ -108,6 +108,6 @@ def test(session: Session, given: Given) -> int:
         session.call("dead.discard", {"runs": [run["id"]]})
     error = run.get("error") or {"type": run["status"], "message": ""}
     raise NotDelivered(
-        f"the message to {name} was not delivered: {error['type']}: {error['message']}",
+        f"the message to {name} was not delivered: {error_text(error['type'], error['message'])}",
         hint=f"stackshift runs show {run['id']}",
     )

@@ -11,8 +11,8 @@ from msgspec import Raw
 from stackshift_jobs.errors import PayloadRefused
 from stackshift_jobs.project.config import load_config
 from stackshiftd.core.records import RetryTerms
-from stackshiftd.shell.catalog import Catalog, StartParams
-from stackshiftd.worker.frames import JobFacts
+from stackshiftd.shell.catalog import Catalog, StartParams, shown
+from stackshiftd.worker.frames import FailedModule, JobFacts
 
 TERMS = JobFacts(
     "report",
@@ -86,3 +86,18 @@ def test_new_code_has_its_own_terms(catalog: Catalog) -> None:
     catalog.learn([msgspec.structs.replace(TERMS, queue="quick", timeout_ms=None)], [])
     now = start(catalog, "report", b"{}", "run_2")
     assert (now["queue"], now["timeout_ms"]) == ("quick", 0)
+
+
+@pytest.mark.parametrize(
+    ("line", "message", "text"),
+    [
+        (3, "no", "/p/jobs/a.py:3: ValueError: no"),
+        (0, "does not exist", "/p/jobs/a.py: ValueError: does not exist"),
+        (3, "", "/p/jobs/a.py:3: ValueError"),
+    ],
+)
+def test_module_that_failed_is_named_with_what_is_known_of_it(
+    line: int, message: str, text: str
+) -> None:
+    """A folder that does not exist has no line, and some errors have no words."""
+    assert shown(FailedModule("jobs.a", "/p/jobs/a.py", line, "ValueError", message)) == text

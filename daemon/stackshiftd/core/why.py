@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
+from stackshift_jobs.errors import error_text
 from stackshift_jobs.values.durations import format_ms, rfc3339
 from stackshift_jobs.values.identities import is_timer, timer_delay
 from stackshiftd.core.decide.dead_letter import is_dead
@@ -134,7 +135,7 @@ def _why(state: State, run: Run, fleet: Fleet, now_us: int) -> Why:
             return _waiting(state, run, now_us)
         case Status.FAILED:
             error = run.error
-            reason = f": {error.type}: {error.message}" if error is not None else ""
+            reason = f": {error_text(error.type, error.message)}" if error is not None else ""
             dead = f"; in the dead letter of queue {run.queue}" if is_dead(state, run) else ""
             return Why("failed", f"failed{reason}{dead}")
         case Status.COMPLETED if run.continued_as is not None:

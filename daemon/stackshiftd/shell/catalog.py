@@ -350,8 +350,10 @@ class Catalog:
 
 
 def shown(failed: FailedModule) -> str:
-    """A module that cannot be imported, in a line."""
-    return f"{failed.file}:{failed.line}: {import_error(failed.type, failed.message)}"
+    """A module that cannot be imported, in a line. Only some of the reasons have a place in the
+    file: there is none in a folder that does not exist."""
+    line = f":{failed.line}" if failed.line else ""
+    return f"{failed.file}{line}: {import_error(failed.type, failed.message)}"
 
 
 def _filled(template: str, payload: Any, what: str) -> str:

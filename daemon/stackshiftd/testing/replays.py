@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from stackshift_jobs.errors import error_text
 from stackshift_jobs.registry import Job
 from stackshiftd.core import records as r
 from stackshiftd.core.fold.fold import rebuilt
@@ -273,7 +274,7 @@ def _written(asked: Asked) -> str:
 
 
 def _error(error: r.Error) -> str:
-    return f"{error.type}: {error.message}"
+    return error_text(error.type, error.message)
 
 
 def _json(text: bytes) -> str:

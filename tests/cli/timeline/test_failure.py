@@ -186,3 +186,12 @@ def test_file_outside_the_project_is_named_whole() -> None:
     text = '  File "/srv/shopping/a.py", line 3, in f\n    g()\n'
     assert summary(text, "/srv/shop") == ["/srv/shopping/a.py:3 in f", "  g()"]
     assert summary(text, "/srv/shopping") == ["a.py:3 in f", "  g()"]
+
+
+def test_frames_of_ours_are_not_where_it_failed() -> None:
+    """`sys.exit` in a step has no frame of Python: whoever called it is not the place."""
+    packages = '  File "/venv/lib/python3.11/site-packages'
+    ours = f'{packages}/stackshiftd/worker/threaded.py", line 351, in run\n'
+    assert (summary(ours), where(ours)) == ([], "")
+    theirs = f'{packages}/httpx/client.py", line 7, in get\n'
+    assert where(ours + theirs) == "client.py:7"

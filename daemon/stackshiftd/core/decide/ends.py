@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 import msgspec
 from msgspec import Raw
 
+from stackshift_jobs.errors import error_text
 from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
@@ -294,11 +295,12 @@ def _undo_failed(
     """Fail a run for good because an undo has failed: it says what is still done."""
     undoing = run.undoing
     assert undoing is not None
-    why = f": {undoing.error.type}: {undoing.error.message}" if undoing.error is not None else ""
+    first = undoing.error
+    why = f": {error_text(first.type, first.message)}" if first is not None else ""
     what = f"{step}: " if step is not None else ""
     done = [f"{name} (perhaps)" if name in run.tries else name for name in run.still_done]
     text = (
-        f"{what}{error.type}: {error.message}; still done: {', '.join(done)} "
+        f"{what}{error_text(error.type, error.message)}; still done: {', '.join(done)} "
         f"(the run was {undoing.status} before that{why})"
     )
     told = msgspec.structs.replace(error, type="UndoFailed", message=text, retryable=False)

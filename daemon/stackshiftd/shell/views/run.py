@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from msgspec import Raw
 
+from stackshift_jobs.errors import error_text
 from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import records as r
 from stackshiftd.core.decide.dead_letter import is_dead
@@ -175,7 +176,7 @@ class View:
         error = ended.error if ended is not None else None
         code = text = row.status
         if error is not None:
-            text = f"failed: {error.type}: {error.message}"
+            text = f"failed: {error_text(error.type, error.message)}"
         elif ended is not None and ended.cancelled is not None:
             code, text = cancelled_code(ended.cancelled), cancelled_text(ended.cancelled)
         elif ended is not None and ended.continued_as is not None:

@@ -20,7 +20,7 @@ from stackshiftd.core.effects import Acknowledge, Dispatch, Interrupt, Resolve, 
 from stackshiftd.core.records import Error, QueueTerms
 from stackshiftd.core.state.state import CallKind
 from stackshiftd.core.why import Beat as StepBeat
-from stackshiftd.shell.catalog import Catalog, StartParams
+from stackshiftd.shell.catalog import Catalog, StartParams, shown
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.requests import Requests
 from stackshiftd.shell.views.bodies import Bodies
@@ -304,14 +304,7 @@ class Dispatcher:
     def _announce(self, greeting: Greeting) -> None:
         """Tell the core, the log and the schedules what there is now."""
         for failed in greeting.failed:
-            log.error(
-                "%s does not import: %s:%d: %s: %s",
-                failed.module,
-                failed.file,
-                failed.line,
-                failed.type,
-                failed.message,
-            )
+            log.error("failed to import: %s", shown(failed))
         problems = {text for _job, text in without_job(greeting.jobs, greeting.failed)}
         for text in sorted(problems - self._problems):  # Not once for each worker.
             log.warning("%s; what is started for it waits until one is", text)
@@ -357,8 +350,8 @@ class Dispatcher:
         for each in beat.steps:
             if executing.get(each.run) == each.token:
                 at_us = self._engine.now_us() - each.age_ms * 1000
-                shown = StepBeat(each.step, at_us, each.heartbeat_ms)
-                link.beats.setdefault(each.run, []).append(shown)
+                beat = StepBeat(each.step, at_us, each.heartbeat_ms)
+                link.beats.setdefault(each.run, []).append(beat)
         for run, token in link.watch.lost(executing, beat, self._engine.durable_seq):
             log.error("%s does not execute %s, which it was given", link.id, run)
             reason = "its worker does not execute it"

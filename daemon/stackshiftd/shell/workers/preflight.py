@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
+from stackshift_jobs.errors import error_text
 from stackshift_jobs.values.identities import step_name
 from stackshiftd.core.state.state import PENDING, Phase, Run
 from stackshiftd.shell.engine import Engine
@@ -130,7 +131,7 @@ def _findings(run: Run, did: Rehearsed) -> Iterator[Finding]:
         yield Finding(STOPPED, "")
         return
     if did.error is not None:
-        yield Finding(FAILS, f"{did.error.type}: {did.error.message}")
+        yield Finding(FAILS, error_text(did.error.type, did.error.message))
         return
     asked = {step_name(step) for step in did.asked}
     for step in did.unasked:

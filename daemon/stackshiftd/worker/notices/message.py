@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from stackshift_jobs.errors import error_text
 from stackshift_jobs.values.durations import format_ms
 
 TEST: Final = "test"
@@ -123,7 +124,7 @@ def _error(notice: Notice) -> str:
     error = notice.error
     if error is None:
         return "the last one is no longer at hand" if notice.count > 1 else "for no known reason"
-    return f"{error['type']}: {str(error['message'])[:MOST_MESSAGE]}"
+    return error_text(error["type"], str(error["message"])[:MOST_MESSAGE])
 
 
 def _where(notice: Notice, place: Place) -> str:

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
+from stackshift_jobs.errors import error_text
 from stackshiftd.shell.tuning import Tuning
 from stackshiftd.shell.workers.hosts.far_host import FarHost
 from stackshiftd.shell.workers.hosts.host_process import HostProcess
@@ -148,7 +149,9 @@ class HostLink(WorkerLink):
         self._jobs = {job.name: job.code for job in greeting.jobs}
         if greeting.failed:
             first = greeting.failed[0]
-            self._failed = f"{first.module} does not import there: {first.type}: {first.message}"
+            self._failed = (
+                f"{first.module} does not import there: {error_text(first.type, first.message)}"
+            )
 
     def compare(self, ours: Mapping[str, str]) -> None:
         """Give it work only if it has the code `ours`. The project's own directory decides which
