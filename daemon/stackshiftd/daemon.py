@@ -10,12 +10,11 @@ import time
 from array import array
 from collections import ChainMap
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from stackshift_jobs.errors import BadConfiguration, Conflict, StackshiftError, error_text
 from stackshift_jobs.programs import processes
-from stackshift_jobs.project.config import Config, HeartbeatSection, load_config
+from stackshift_jobs.project.config import Config, load_config
 from stackshift_jobs.values.durations import rfc3339
 from stackshift_jobs.values.limits import LINE_MARGIN
 from stackshift_jobs.values.redaction import with_follow_ups
@@ -120,11 +119,6 @@ async def _tried(attempt: Coroutine[Any, Any, dict[str, Any]]) -> Any:
     except OSError as bad:
         log.error("not reloaded: no worker can be started: %s", bad)
         return BadConfiguration(f"no worker can be started: {bad}")
-
-
-def _at_start(config: Config) -> Config:
-    """What of the settings is only read when the daemon starts."""
-    return replace(config, schedules={}, notify={}, heartbeat=HeartbeatSection(None, 0), origins={})
 
 
 class Daemon:
@@ -505,7 +499,7 @@ class Daemon:
         self._alerts.define(config)
         if declared != before:
             self._schedule_timer.declare(declared)
-        if _at_start(config) == _at_start(self._config):
+        if not code.needs_restart(config):
             code.settings_apply()
         names = declared.keys() & before.keys()
         changed = sorted(name for name in names if own[0].get(name) != own[1].get(name))

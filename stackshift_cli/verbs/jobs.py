@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 from fnmatch import fnmatchcase
@@ -13,7 +14,7 @@ from stackshift_cli.output import messages
 from stackshift_cli.output.safe_text import safe
 from stackshift_cli.output.terminal import draws
 from stackshift_cli.render import tsv
-from stackshift_jobs.errors import BadConfiguration
+from stackshift_jobs.errors import BadConfiguration, StackshiftError
 from stackshift_jobs.project.locate import FarProject
 from stackshift_jobs.values.names import BUILT_IN_JOBS
 from stackshift_jobs.values.quantities import quantity
@@ -131,8 +132,10 @@ def say_boot_hint(session: Session) -> None:
         return
     from stackshift_cli.daemon.boot import boot_hint
 
-    if hint := boot_hint(session.project):
-        session.say(f"hint: {hint}")
+    # Whatever is wrong with the settings, the command has done what it was to do.
+    with contextlib.suppress(StackshiftError):
+        if hint := boot_hint(session.project):
+            session.say(f"hint: {hint}")
 
 
 def _module_line(module: dict[str, Any]) -> str:

@@ -72,7 +72,7 @@ def test_reload_puts_another_heartbeat_of_the_daemon_in_force(make_project: Make
             beat = f'[heartbeat]\nurl = "http://127.0.0.1:{server.port}{path}"\nperiod = "1s"\n'
             settings.write_text(before + beat)
             assert project.call("daemon.reload")["loaded"]
-            wait_until(lambda path=path: path in server.paths, f"a beat at {path}")
+            wait_until(partial(_is_called, server, path), f"a beat at {path}")
         assert project.call("job.get", job="nightly")["notes"] == []
         count = server.paths.count("/one")
         wait_until(lambda: server.paths.count("/two") > 2, "more beats at the new URL")

@@ -201,6 +201,30 @@ def test_whoever_names_a_job_is_told_that_the_code_has_changed(make_project: Mak
     wait_until(lambda: notes(project) == [changed, settings], "the note on the settings")
 
 
+def test_settings_that_changed_are_told_with_the_command_that_puts_them_in_force(
+    make_project: Make,
+) -> None:
+    """A restart is named only where a reload is not enough; what is not valid is said to be so."""
+    project = make_project(ONE)
+    project.start()
+    settings = project.root / "stackshift.toml"
+    before = settings.read_text()
+    beat = '[heartbeat]\nurl = "https://127.0.0.1:9/beat"\n'
+    for text, note in (
+        (
+            beat,
+            "changed since it was loaded: stackshift daemon reload",
+        ),
+        ('[schedules.x]\ncron = "@daily"\n', "is not valid: stackshift config show"),
+        ("[journal]\nretention = '9d'\n", "stackshift daemon restart"),
+    ):
+        settings.write_text(before + text)
+        wait_until(lambda note=note: any(each.endswith(note) for each in notes(project)), note)
+    settings.write_text(before + beat)
+    project.call("daemon.reload")
+    wait_until(lambda: notes(project) == [], "no note")
+
+
 def test_first_module_of_a_project_is_one_to_be_reloaded(make_project: Make) -> None:
     """A project without any had loaded nothing, so nothing was ever said to have changed; nor was
     it, once its last module had been removed."""

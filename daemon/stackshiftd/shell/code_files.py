@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from stackshift_jobs.project.config import Config
+from stackshift_jobs.errors import StackshiftError
+from stackshift_jobs.project.config import Config, HeartbeatSection, load_config
 from stackshift_jobs.project.folders import walk
 from stackshift_jobs.project.locate import CONFIG_FILE
 from stackshiftd.worker import code_files
@@ -30,7 +32,8 @@ class LoadedCode:
         self._settings = code_files.read_file(self._root / CONFIG_FILE)
         """The settings that are in force."""
         self._read_settings = self._settings
-        """Those whose schedules are."""
+        """Those that were read last, of which a reload puts a part in force."""
+        self._at_start = _at_start(_in_file(config))
         self._files: dict[str, CodeFile] = {}
         self._told: dict[str, CodeFile] | None = None
         """The files that people know to be loaded: those of the start, or of the last reload."""
@@ -83,6 +86,10 @@ class LoadedCode:
         """Its schedules are about to be read."""
         self._read_settings = code_files.read_file(self._root / CONFIG_FILE) or self._read_settings
 
+    def needs_restart(self, config: Config) -> bool:
+        """Does `config`, as it is in the file now, change what is only read at the start?"""
+        return _at_start(config) != self._at_start
+
     def settings_apply(self) -> None:
         """All that was read is in force."""
         self._settings = self._read_settings
@@ -112,9 +119,30 @@ class LoadedCode:
                 named += f" and {more} more files"
             they = "it was" if len(changed) == 1 else "they were"
             notes.append(f"{named} changed since {they} loaded: stackshift daemon reload")
-        if self._settings is not None and code_files.differs(
-            self._root / CONFIG_FILE, self._settings
-        ):
-            since = "changed since the daemon started"
-            notes.append(f"{CONFIG_FILE} {since}: stackshift daemon restart")
-        return notes
+        return notes + self._notes_on_settings()
+
+    def _notes_on_settings(self) -> list[str]:
+        file, since = self._root / CONFIG_FILE, f"{CONFIG_FILE} changed since"
+        if self._settings is None or not code_files.differs(file, self._settings):
+            return []
+        try:
+            if self.needs_restart(load_config(self._root)):
+                return [f"{since} the daemon started: stackshift daemon restart"]
+        except StackshiftError:
+            return [f"{since} the daemon started, and is not valid: stackshift config show"]
+        if self._is_watched or not self.settings_differ():
+            return []
+        return [f"{since} it was loaded: stackshift daemon reload"]
+
+
+def _in_file(config: Config) -> Config:
+    """The settings of the file, from which those of `config` may have been made, as by `dev`."""
+    try:
+        return load_config(config.root)
+    except StackshiftError:
+        return config  # There may be no file, as in a test.
+
+
+def _at_start(config: Config) -> Config:
+    """What of the settings is only read when the daemon starts."""
+    return replace(config, schedules={}, notify={}, heartbeat=HeartbeatSection(None, 0), origins={})

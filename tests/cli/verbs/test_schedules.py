@@ -64,6 +64,15 @@ def test_list_hints_at_a_start_at_boot_where_nothing_would(shell: Shell, hello: 
     assert shell("schedules", "list") == ("", "", 0)
 
 
+@pytest.mark.not_via("ssh", why="whether the daemon starts at boot is seen on its machine alone")
+def test_hint_at_a_start_at_boot_fails_nothing(shell: Shell, hello: FakeDaemon) -> None:
+    """It reads settings, which may not be valid any more; the list was answered all the same."""
+    assert hello.schedules
+    (shell.directory / "stackshift.toml").write_text("[workers]\ncolour = 1\n")
+    told = shell("schedules", "list")
+    assert (told.code, told.stdout.startswith("hello\t"), told.stderr) == (0, True, "")
+
+
 @pytest.mark.usefixtures("hello")
 def test_list_is_silent_where_the_crontab_starts_the_daemon(shell: Shell) -> None:
     """There is no hint for those who have followed it."""

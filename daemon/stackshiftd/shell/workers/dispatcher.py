@@ -350,8 +350,8 @@ class Dispatcher:
         for each in beat.steps:
             if executing.get(each.run) == each.token:
                 at_us = self._engine.now_us() - each.age_ms * 1000
-                beat = StepBeat(each.step, at_us, each.heartbeat_ms)
-                link.beats.setdefault(each.run, []).append(beat)
+                step = StepBeat(each.step, at_us, each.heartbeat_ms)
+                link.beats.setdefault(each.run, []).append(step)
         for run, token in link.watch.lost(executing, beat, self._engine.durable_seq):
             log.error("%s does not execute %s, which it was given", link.id, run)
             reason = "its worker does not execute it"
