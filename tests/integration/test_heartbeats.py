@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from helpers import scenery
 from helpers.deadline import wait_until
 from helpers.project import Project
 from helpers.project_factory import Make
-from helpers.receiver import receiver
+from helpers.receiver import Receiver, receiver
 
 JOBS = """
 @stackshift.job("nightly", retry=Retry(max_attempts=2, backoff="10ms", jitter=0.0), heartbeat="%s")
@@ -61,6 +62,11 @@ def test_watcher_that_hangs_slows_nothing(make_project: Make) -> None:
         assert mine.count("/uuid/start") == 20
 
 
+def called(server: Receiver, path: str) -> bool:
+    """Has something called the path?"""
+    return path in server.paths
+
+
 def test_reload_puts_another_heartbeat_of_the_daemon_in_force(make_project: Make) -> None:
     """Nothing has to be restarted for it, and the old URL is called no more."""
     with receiver() as server:
@@ -72,7 +78,7 @@ def test_reload_puts_another_heartbeat_of_the_daemon_in_force(make_project: Make
             beat = f'[heartbeat]\nurl = "http://127.0.0.1:{server.port}{path}"\nperiod = "1s"\n'
             settings.write_text(before + beat)
             assert project.call("daemon.reload")["loaded"]
-            wait_until(partial(_is_called, server, path), f"a beat at {path}")
+            wait_until(partial(called, server, path), f"a beat at {path}")
         assert project.call("job.get", job="nightly")["notes"] == []
         count = server.paths.count("/one")
         wait_until(lambda: server.paths.count("/two") > 2, "more beats at the new URL")

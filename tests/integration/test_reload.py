@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 from typing import Any
 
 import pytest
@@ -201,6 +202,11 @@ def test_whoever_names_a_job_is_told_that_the_code_has_changed(make_project: Mak
     wait_until(lambda: notes(project) == [changed, settings], "the note on the settings")
 
 
+def noted(project: Project, end: str) -> bool:
+    """Is there a note that ends so?"""
+    return any(note.endswith(end) for note in notes(project))
+
+
 def test_settings_that_changed_are_told_with_the_command_that_puts_them_in_force(
     make_project: Make,
 ) -> None:
@@ -219,7 +225,7 @@ def test_settings_that_changed_are_told_with_the_command_that_puts_them_in_force
         ("[journal]\nretention = '9d'\n", "stackshift daemon restart"),
     ):
         settings.write_text(before + text)
-        wait_until(lambda note=note: any(each.endswith(note) for each in notes(project)), note)
+        wait_until(partial(noted, project, note), note)
     settings.write_text(before + beat)
     project.call("daemon.reload")
     wait_until(lambda: notes(project) == [], "no note")
