@@ -31,6 +31,7 @@ from stackshift_jobs.errors import (
 from stackshift_jobs.programs import inheritance
 from stackshift_jobs.project.code import check_code
 from stackshift_jobs.project.config import Config, load_config
+from stackshift_jobs.project.environment import check_interpreter
 from stackshift_jobs.project.locate import find_project
 from stackshift_jobs.version import __version__
 from stackshiftd.first_process import fork_from_first_process
@@ -224,6 +225,7 @@ def _run(arguments: argparse.Namespace) -> int:
             if arguments.dev:
                 config = _for_development(config)
             check_code(config)
+            check_interpreter(config)
             _trim_log(config)
             if _new_loop(_serve(config, starter, stop, notes, again)) and stop.hold():
                 _replace(root)

@@ -90,11 +90,16 @@ def stop(session: Session, given: Given) -> int:
 
 
 def restart(session: Session, given: Given) -> int:
-    """`daemon restart`: stop it and start it, possibly in another version. The settings are checked
-    first: if the new daemon would refuse them, the old one keeps running."""
+    """`daemon restart`: stop it and start it, possibly in another version. What the new daemon
+    would refuse is checked first (settings, code that others can change), and then the old one
+    keeps running."""
+    from stackshift_jobs.project.code import check_code
     from stackshift_jobs.project.config import load_config
+    from stackshift_jobs.project.environment import check_interpreter
 
-    load_config(session.project.root)
+    config = load_config(session.project.root)
+    check_code(config)
+    check_interpreter(config)
     pid = _stop(session, drain=False)
     if pid is not None:
         session.say(f"stopped stackshiftd (pid {pid})")

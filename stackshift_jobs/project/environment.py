@@ -159,6 +159,20 @@ def interpreter(config: Config) -> str:
     return _inside(config.root, chosen) if chosen is not None else own_interpreter(config.root)
 
 
+def check_interpreter(config: Config) -> None:
+    """Raise `BadConfiguration` if `[workers] python` names nothing that can be run."""
+    import shutil
+
+    python = interpreter(config)
+    if config.workers.python is not None and shutil.which(python) is None:
+        problem = "cannot be executed" if os.path.exists(python) else "does not exist"  # noqa: PTH110
+        raise BadConfiguration(
+            f"workers.python: {python} {problem}",
+            hint="python -m venv makes an environment; without a value: the project's .venv",
+            key="workers.python",
+        )
+
+
 def own_interpreter(root: Path) -> str:
     """The interpreter of the virtual environment in `root`, if StackShift is installed in it; else
     the one that runs this process."""

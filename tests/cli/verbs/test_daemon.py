@@ -140,6 +140,32 @@ def test_restart_with_wrong_settings_stops_nothing(shell: Shell) -> None:
     assert json.loads(shell("daemon", "status", "--json").stdout)["pid"] == pid
 
 
+@pytest.mark.usefixtures("stopped_after")
+@pytest.mark.parametrize(
+    ("settings", "mode", "said"),
+    [
+        (
+            '[workers]\npython = "/no/such/python"\n',
+            0o755,
+            "/no/such/python does not exist",
+        ),
+        ('[workers]\npython = "stackshift.toml"\n', 0o755, "stackshift.toml cannot be executed"),
+        ("", 0o777, "can be changed by other users"),
+    ],
+)
+def test_restart_that_the_new_daemon_would_refuse_stops_nothing(
+    shell: Shell, settings: str, mode: int, said: str
+) -> None:
+    """Workers without an interpreter, and code that others can change: the old one goes on."""
+    assert shell("daemon", "start").code == 0
+    (shell.directory / "stackshift.toml").write_text(settings)
+    (shell.directory / "jobs").mkdir(exist_ok=True)
+    (shell.directory / "jobs").chmod(mode)
+    told = shell("daemon", "restart")
+    assert (told.code, said in told.stderr, "stopped" in told.stderr) == (78, True, False)
+    assert shell("daemon", "status", "--json").code == 0
+
+
 def test_status_starts_nothing(shell: Shell) -> None:
     """No daemon: exit 3."""
     told = shell("daemon", "status")
