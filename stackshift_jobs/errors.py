@@ -64,7 +64,9 @@ def _without_init(cls: type[StackshiftError], args: tuple[Any, ...]) -> Stackshi
 # --- The caller's mistake ------------------------------------------------------------------
 
 
-_SENTENCES = frozenset(("Usage", "BadConfiguration", "TwoJobsOneName", "InsideHandler"))
+_SENTENCES = frozenset(
+    ("Usage", "BadConfiguration", "TwoJobsOneName", "InsideHandler", "HeaderError")
+)
 """The errors of ours that a job module meets while it is imported."""
 
 

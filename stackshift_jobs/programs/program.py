@@ -25,6 +25,8 @@ from stackshift_jobs.programs.processes import Mark, ProcessGroup
 from stackshift_jobs.programs.supervisor import Stop, Supervisor
 from stackshift_jobs.values.durations import short_ms
 
+_SHEBANG_BYTES: Final = 256
+"""What Linux reads of a program's first line."""
 TAIL_BYTES: Final = 64 * 1024
 """How much of the end of each stream is kept, where programs usually say what went wrong."""
 LEFTOVER_SECONDS: Final = 1.0
@@ -316,10 +318,24 @@ def _start(
         return _popen(program, added, stdout)
     except FileNotFoundError as bad:
         name = program.argv[0]
-        if bad.filename != name or "/" in name:
+        if bad.filename != name:
             raise
         # With its number and the name, the text would begin with `[Errno 2]`.
-        raise FileNotFoundError(f"{name!r} not found in PATH, which [workers] path sets") from bad
+        if "/" not in name:
+            problem = f"{name!r} not found in PATH, which [workers] path sets"
+        elif (first := _first_line(program)).startswith("#!"):
+            problem = f"the interpreter of {name!r} does not exist: {first}"
+        else:
+            raise
+        raise FileNotFoundError(problem) from bad
+
+
+def _first_line(program: Program) -> str:
+    try:
+        with open(os.path.join(program.cwd or "", program.argv[0]), "rb") as file:  # noqa: PTH118, PTH123
+            return file.readline(_SHEBANG_BYTES).decode("utf-8", "replace").strip()
+    except OSError:
+        return ""
 
 
 def _popen(program: Program, added: dict[str, str], stdout: int) -> subprocess.Popen[bytes]:

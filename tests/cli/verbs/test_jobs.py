@@ -24,6 +24,7 @@ BROKEN = {
     ("type", "line"),
     [
         ("Usage", "jobs/a.py:3: the timeout of job 'x': 'fast' is not a duration"),
+        ("HeaderError", "jobs/a.py:3: the timeout of job 'x': 'fast' is not a duration"),
         ("ValueError", "jobs/a.py:3: ValueError: the timeout of job 'x': 'fast' is not a duration"),
     ],
 )

@@ -241,6 +241,16 @@ def test_program_that_cannot_be_started_leaves_nothing_open() -> None:
     assert watch.ended_count == 1
 
 
+def test_script_whose_interpreter_is_missing_is_not_said_to_be_missing(tmp_path: Path) -> None:
+    """The system's error names the script, which is there."""
+    script = tmp_path / "backup"
+    script.write_text("#!/no/such/sh -e\ntrue\n")
+    script.chmod(0o755)
+    for program in (Program((str(script),)), Program(("./backup",), cwd=str(tmp_path))):
+        with pytest.raises(FileNotFoundError, match=r"does not exist: #!/no/such/sh -e$"):
+            run(program, Watch(), Stop())
+
+
 def test_program_that_is_not_found_says_where_it_was_looked_for() -> None:
     """Jobs have a PATH of their own; a path or a missing directory is named as it is."""
     with pytest.raises(
