@@ -112,10 +112,8 @@ def _form_of_parts(value: Any) -> Any:
     if hasattr(kind, "__struct_encode_fields__"):
         return _form_of_struct(value)
     if hasattr(kind, "model_dump"):
-        # By alias, as the model is read, and as its schema says.
-        to_be_read = pydantic_models.refuses_what_it_writes(kind)
         try:
-            return value.model_dump(mode="json", by_alias=True, round_trip=to_be_read)
+            return pydantic_models.write_model(value)
         except ValueError as bad:  # Of a serializer, such as that of a `Secret`.
             raise NoJsonForm(f"the model {kind.__name__} cannot be written: {bad}") from bad
     if _is_numpy_scalar(value):

@@ -1,4 +1,4 @@
-"""Pydantic models: what is made of JSON, and their JSON Schema.
+"""Pydantic models: what is made of JSON, their JSON form, and their JSON Schema.
 
 Pydantic belongs to the project, not to StackShift: it is used where a type of the project's is a
 model, by the methods of that model, and imported only for a union of models. What is read is JSON,
@@ -16,14 +16,25 @@ from typing import Any, Final, get_args, get_origin, get_type_hints
 
 from stackshift_jobs.errors import PayloadRefused
 
+_ASTERISKS: Final = "*" * 10
+"""What pydantic writes instead of a secret."""
+
 
 def is_model(of: Any) -> bool:
     """Is the type a pydantic model?"""
     return isinstance(of, type) and hasattr(of, "model_validate_json")
 
 
+def write_model(model: Any) -> Any:
+    """The JSON form of a model, as it is read, and as its schema says: by the aliases of its fields
+    for reading, where they have others for writing. Raises `ValueError`, as serializers do."""
+    kind: Any = type(model)
+    written = model.model_dump(mode="json", by_alias=True, round_trip=_refuses_what_it_writes(kind))
+    return _as_read(model, written) if _reads_other_names(kind) else written
+
+
 @lru_cache(256)
-def refuses_what_it_writes(model: Any) -> bool:
+def _refuses_what_it_writes(model: Any) -> bool:
     """Would a model not read what it writes: because it, or a model in it, forbids other fields and
     writes computed ones, or writes what a `Json` field has read? Then pydantic can write it
     otherwise (`round_trip`), without the computed fields."""
@@ -36,6 +47,50 @@ def _writes_otherwise(part: Any) -> bool:
         return forbids and bool(part.model_computed_fields)
     kind = part if isinstance(part, type) else type(part)
     return kind.__name__ == "Json" and kind.__module__.partition(".")[0] == "pydantic"
+
+
+@lru_cache(256)
+def _reads_other_names(model: Any) -> bool:
+    """Does the model, or one in it, write a field by another name than it reads it by?"""
+    return any(_read_names(part) for part in _parts_of(model, set()) if is_model(part))
+
+
+@lru_cache(256)
+def _read_names(model: Any) -> dict[str, str]:
+    """The names by which fields are written, with those by which they are read, where these differ.
+    A field that is read from a path has none."""
+    names = {}
+    for name, field in model.model_fields.items():
+        written = field.serialization_alias or field.alias or name
+        read = field.validation_alias or field.alias or name
+        choices = [each for each in getattr(read, "choices", [read]) if isinstance(each, str)]
+        if choices and written != choices[0]:  # The schema knows the first alone.
+            names[written] = choices[0]
+    return names
+
+
+def _as_read(value: Any, written: Any) -> Any:
+    """What a model, or a part of one, has `written`, with the names by which it is read. What a
+    serializer of the project's has made of it stays as it is."""
+    if is_model(type(value)):
+        if not isinstance(written, dict):
+            return _as_read(value.root, written) if hasattr(value, "root") else written
+        kind: Any = type(value)
+        fields = {
+            field.serialization_alias or field.alias or name: name
+            for name, field in kind.model_fields.items()
+        }
+        read = _read_names(kind)
+        return {
+            read.get(key, key): _as_read(getattr(value, fields.get(key, ""), None), part)
+            for key, part in written.items()
+        }
+    if isinstance(value, dict) and isinstance(written, dict) and len(value) == len(written):
+        pairs = zip(value.values(), written.items(), strict=True)
+        return {key: _as_read(part, made) for part, (key, made) in pairs}
+    if isinstance(value, list | tuple) and isinstance(written, list) and len(value) == len(written):
+        return [_as_read(part, made) for part, made in zip(value, written, strict=True)]
+    return written
 
 
 def _parts_of(of: Any, seen: set[int]) -> Iterator[Any]:
@@ -74,6 +129,7 @@ class AnyModel:
         from pydantic import TypeAdapter
 
         adapter = TypeAdapter(of)
+        self.of = of
         self.model_validate_json = adapter.validate_json
         self.model_json_schema = adapter.json_schema
 
@@ -91,7 +147,14 @@ def read_model(value: Any, model: Any) -> Any:
     reading = _secrets.set(secrets)
     try:
         text = json.dumps(value, default=put_aside)
-        return model.model_validate_json(text, **_names(model))
+        made = model.model_validate_json(text, **_names(model))
+        if _has_hidden_parts(getattr(model, "of", model)) and (hidden := _hidden(made, "$")):
+            raise PayloadRefused(
+                f"at {hidden}: this is what pydantic writes instead of a secret, and not the "
+                "secret: let the function that needs it read it, or use stackshift_jobs.Secret",
+                path=hidden,
+            )
+        return made
     except ValueError as bad:
         errors: list[Any] = getattr(bad, "errors", list)()
         place = errors[0]["loc"] if errors else ()
@@ -100,6 +163,29 @@ def read_model(value: Any, model: Any) -> Any:
         raise PayloadRefused(f"at {path}: {reason}", path=path) from bad
     finally:
         _secrets.reset(reading)
+
+
+@lru_cache(256)
+def _has_hidden_parts(model: Any) -> bool:
+    """Is there a `SecretStr` or the like in a model?"""
+    return any(hasattr(part, "get_secret_value") for part in _parts_of(model, set()))
+
+
+def _hidden(made: Any, path: str) -> str:
+    """The path of the first secret of pydantic's in what was made that is only asterisks; empty if
+    there is none."""
+    if hasattr(made, "get_secret_value"):
+        held = made.get_secret_value()
+        return path if held in (_ASTERISKS, _ASTERISKS.encode()) else ""
+    if is_model(type(made)):
+        parts = [(f"{path}.{name}", getattr(made, name)) for name in type(made).model_fields]
+    elif isinstance(made, dict):
+        parts = [(f"{path}.{key}", part) for key, part in made.items()]
+    elif isinstance(made, list | tuple):
+        parts = [(f"{path}[{index}]", part) for index, part in enumerate(made)]
+    else:
+        parts = []
+    return next(filter(None, (_hidden(part, place) for place, part in parts)), "")
 
 
 @lru_cache(256)

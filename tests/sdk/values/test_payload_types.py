@@ -224,6 +224,22 @@ def test_refusal_names_the_place_whoever_reads_it(
     assert reason in str(refused.value)
 
 
+class Account(pydantic.BaseModel):
+    passwords: list[pydantic.SecretStr | None]
+
+
+def test_what_pydantic_writes_instead_of_a_secret_is_not_read_as_one() -> None:
+    """A job got ten asterisks for a password, without a word."""
+    passwords = [pydantic.SecretStr("hunter2"), None, pydantic.SecretStr("")]
+    assert convert({"passwords": ["hunter2", None, ""]}, Account).passwords == passwords
+    written = plain(Account(passwords=[None, pydantic.SecretStr("hunter2")]))
+    with pytest.raises(PayloadRefused) as refused:
+        convert(written, Account, "the payload")
+    assert refused.value.path == "$.passwords[1]"
+    assert "hunter2" not in str(refused.value)
+    assert "use stackshift_jobs.Secret" in str(refused.value)
+
+
 def test_strict_model_reads_what_it_wrote() -> None:
     """It is JSON, so a strict model takes text for a datetime."""
 

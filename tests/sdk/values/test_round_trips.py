@@ -123,6 +123,28 @@ class Plan(pydantic.BaseModel):
     made_by: str = pydantic.Field("", validation_alias=pydantic.AliasChoices("madeBy", "author"))
 
 
+class Renamed(pydantic.BaseModel):
+    """Whose fields are read by other names than they are written by."""
+
+    one: int = pydantic.Field(serialization_alias="first")
+    two: int = pydantic.Field(validation_alias="zwei", serialization_alias="second")
+    three: int = pydantic.Field(
+        validation_alias=pydantic.AliasChoices("drei", "tres"), serialization_alias="tres"
+    )
+
+
+class Ids(pydantic.RootModel[list[Renamed]]):
+    pass
+
+
+class Nest(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(alias_generator=lambda name: name.upper())
+    by_name: dict[str, Renamed]
+    listed: list[tuple[int, Renamed]]
+    ids: Ids
+    other: Renamed | None = None
+
+
 class Page(pydantic.BaseModel, Generic[T]):
     items: list[T]
 
@@ -148,6 +170,7 @@ lines = st.builds(
     price=prices,
     pair=st.tuples(st.integers(-9, 9), st.text(max_size=3)),
 )
+renamed = st.builds(Renamed, one=st.integers(0, 9), zwei=st.just(2), drei=st.just(3))
 sleepers = st.builds(Cat, sleeps=durations)
 LEAVES: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
     "timedelta": (timedelta, durations),
@@ -189,6 +212,17 @@ LEAVES: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
             ),
             notes=st.lists(st.integers(-9, 9), max_size=2).map(json.dumps),
             madeBy=st.text(max_size=3),
+        ),
+    ),
+    "other names": (Renamed, renamed),
+    "other names within": (
+        Nest,
+        st.builds(
+            Nest,
+            BY_NAME=st.dictionaries(st.text(max_size=2), renamed, max_size=2),
+            LISTED=st.lists(st.tuples(st.integers(0, 9), renamed), max_size=2),
+            IDS=st.lists(renamed, max_size=2).map(Ids),
+            OTHER=st.none() | renamed,
         ),
     ),
     "generic model": (Page[Cat], st.builds(Page[Cat], items=st.lists(sleepers, max_size=2))),
