@@ -178,6 +178,17 @@ def test_module_that_ends_or_holds_its_worker_is_named(
         assert daemon.close() is None
 
 
+def test_worker_that_took_over_imports_nothing_any_more(make_project: Make) -> None:
+    """`daemon status` said for ever that it was still importing its last module."""
+    project = make_project(ONE)
+    project.start()
+    write(project, "story", TWO)
+    project.call("daemon.reload")
+    workers = [w for w in project.call("daemon.status")["workers"] if w["status"] == "serving"]
+    assert workers
+    assert [worker["importing"] for worker in workers] == [None] * len(workers)
+
+
 def test_whoever_names_a_job_is_told_that_the_code_has_changed(make_project: Make) -> None:
     """A new file, one that another module imports, and the settings count; one that was only
     touched does not."""

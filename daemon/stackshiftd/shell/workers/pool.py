@@ -323,8 +323,8 @@ class Pool:
             link.importing = frame.module
             self._ears.imports(link, frame.module)
         elif isinstance(frame, Greeting):
+            link.importing = ""
             if link.trial is None:
-                link.importing = ""
                 self._deadly.survived()
             link.slots = link.offered or self._config.workers.slots
             link.ready = True
