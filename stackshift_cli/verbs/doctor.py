@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from stackshift_cli.arguments import Given
@@ -17,6 +17,7 @@ from stackshift_cli.output.terminal import draws, shows_unicode, wants_color
 from stackshift_cli.output.wrapping import width_of, wrapped
 from stackshift_cli.render import tsv
 from stackshift_jobs.errors import BadConfiguration, StackshiftError, Usage
+from stackshift_jobs.project.locate import Project
 from stackshift_jobs.values.quantities import quantity
 
 _STATUS_CELLS: Final = 7
@@ -63,24 +64,34 @@ def _findings(session: Session) -> Iterator[Finding]:
     for finding in checkup.about_trust(project):
         is_trusted = finding.status != PROBLEM
         yield finding
-    subjects = (
-        checkup.about_project,
+    is_valid = True
+    for finding in _looked_at(checkup.about_project, project):
+        is_valid = is_valid and (finding.subject, finding.status) != ("project", PROBLEM)
+        yield finding
+    subjects = [
         checkup.about_disk,
         checkup.about_clock,
         checkup.about_limits,
         checkup_daemon.about_socket,
         checkup_daemon.about_daemon,
-        checkup_daemon.about_cluster,
-    )
+    ]
+    if is_valid:
+        subjects.append(checkup_daemon.about_cluster)
     for subject in subjects:
-        try:
-            yield from subject(project)
-        except (OSError, StackshiftError) as bad:
-            name = subject.__name__.removeprefix("about_")
-            yield Finding(name, PROBLEM, f"cannot be looked at: {bad}", "stackshift doctor -v")
-    if is_trusted:
+        yield from _looked_at(subject, project)
+    if is_trusted and is_valid:  # Else nothing more can be said, and the reason has been.
         yield from checkup_daemon.about_modules(session)
         yield from checkup_daemon.about_hosts(session)
+
+
+def _looked_at(
+    subject: Callable[[Project], Iterator[Finding]], project: Project
+) -> Iterator[Finding]:
+    try:
+        yield from subject(project)
+    except (OSError, StackshiftError) as bad:
+        name = subject.__name__.removeprefix("about_")
+        yield Finding(name, PROBLEM, f"cannot be looked at: {bad}", "stackshift doctor -v")
 
 
 def _print(session: Session, finding: Finding) -> None:

@@ -224,6 +224,17 @@ def test_schedules_of_a_module_that_does_not_import_are_unknown(
     assert findings(shell)["boot"][0] == "ok"
 
 
+def test_settings_that_are_not_valid_are_one_problem(shell: Shell) -> None:
+    """The rest is looked at, as far as it can be without them, and nothing is said twice."""
+    (shell.directory / "stackshift.toml").write_text("[schedules.x]\njob = 'hello'\n")
+    told = shell("doctor")
+    assert (told.code, told.stderr) == (78, "1 problem\n")
+    found = findings(shell)
+    assert found["project"][0] == "problem"
+    assert {subject for subject, what in found.items() if what[0] == "problem"} == {"project"}
+    assert "daemon" in found
+
+
 def test_schedules_that_no_module_has_count(shell: Shell, daemon: FakeDaemon) -> None:
     """Those that a command made are known to the daemon, and those of the settings without it;
     where there is a journal and no daemon, it is said that nobody knows."""
