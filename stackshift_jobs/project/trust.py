@@ -29,7 +29,6 @@ import stat
 import sys
 
 from stackshift_jobs.errors import BadConfiguration
-from stackshift_jobs.project.folders import walk
 from stackshift_jobs.project.toml import parse_toml, read_config_text
 
 TYPE_CHECKING = False  # See `errors`: loading `typing` takes too long here.
@@ -162,6 +161,8 @@ def _open_to_others(path: str, root: str) -> tuple[str, os.stat_result] | None:
 def _open_below(folder: str, root: str) -> tuple[str, os.stat_result] | None:
     """The first of the folders below `folder`, and of the files there that an import can run or
     that are programs, as shell jobs are, that another user can change; None if there is none."""
+    from stackshift_jobs.project.folders import walk  # Commands in loops walk no folder.
+
     for entry in walk(folder):
         status = os.lstat(entry.path)
         runs = entry.name.endswith(_IMPORTED) or entry.is_symlink() or status.st_mode & 0o111
