@@ -93,8 +93,24 @@ def failed_module(module: dict[str, Any]) -> str:
     return f"{place}{line}: {why}"
 
 
-compact: Final = json_text.encoder(ensure_ascii=True, allow_nan=True, default=str)
-"""A value as one line of JSON in ASCII, so that nothing in it can control a terminal."""
+_in_ascii: Final = json_text.encoder(ensure_ascii=True, allow_nan=True, default=str)
+_in_any_script: Final = json_text.encoder(ensure_ascii=False, allow_nan=True, default=str)
+
+
+def compact(value: Any) -> str:
+    """`value` as one line of JSON. It is ASCII, so that nothing in it can control a terminal; a
+    person at one that shows other scripts reads these as they are, without what could control
+    it."""
+    text = _in_ascii(value).replace("\x7f", "\\u007f")
+    if "\\u" not in text:
+        return text
+    from stackshift_cli.output.terminal import is_terminal, shows_unicode
+
+    if not (is_terminal(sys.stdout) and shows_unicode()):
+        return text
+    from stackshift_cli.output.safe_text import safe_json
+
+    return safe_json(_in_any_script(value))
 
 
 def shown(value: Any) -> str:

@@ -33,6 +33,9 @@ _ONE_LINE: Final = {code: _escape(code) for code in _HARMFUL}
 _LINES: Final = {code: escape for code, escape in _ONE_LINE.items() if code not in (0x09, 0x0A)}
 
 
+_JSON: Final = {code: f"\\u{code:04x}" for code in _HARMFUL}
+
+
 def safe(text: str) -> str:
     """`text` as one line, with everything escaped that could control a terminal."""
     return _without_surrogates(text.translate(_ONE_LINE))
@@ -41,6 +44,12 @@ def safe(text: str) -> str:
 def safe_lines(text: str) -> str:
     """Like `safe`, but with line breaks and tabs kept, for tracebacks and logs."""
     return _without_surrogates(text.translate(_LINES))
+
+
+def safe_json(text: str) -> str:
+    """The JSON `text`, in one line, with what could control a terminal escaped as JSON has it, so
+    that it is the same value."""
+    return _without_surrogates(text.translate(_JSON))
 
 
 def _without_surrogates(text: str) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
 
 from stackshift_cli.output import messages, terminal
+from stackshift_cli.output.safe_text import safe
 from stackshift_jobs.errors import Conflict, LockHeld
 
 UNTIL = "2026-05-06T22:31:00.250000Z"
@@ -44,3 +46,20 @@ def test_end_of_a_lock_is_a_time_of_the_screen(
     told = capsys.readouterr().err
     assert told.startswith("error[lock_held]: lock 'l:2026-05-06T22:31:00Z' is held by sync until ")
     assert "07:31" in told.rpartition("until")[2]
+
+
+@pytest.mark.parametrize("value", ["Grüße, 世界 🎉", {"ключ": ["\u202eevil\x7f\x9b", "a\nb", 1.5]}])
+def test_json_for_a_person_is_in_their_script(
+    monkeypatch: pytest.MonkeyPatch, value: object
+) -> None:
+    """Only on a terminal that shows it; elsewhere it is ASCII. It is the same value, and nothing in
+    it can control the terminal."""
+    monkeypatch.setattr(terminal, "is_terminal", lambda _stream: False)
+    plain = messages.compact(value)
+    assert (plain.isascii(), "\x7f" in plain, json.loads(plain)) == (True, False, value)
+    monkeypatch.setattr(terminal, "is_terminal", lambda _stream: True)
+    monkeypatch.setattr(terminal, "shows_unicode", lambda: True)
+    shown = messages.compact(value)
+    assert (shown.isascii(), safe(shown), json.loads(shown)) == (False, shown, value)
+    monkeypatch.setattr(terminal, "shows_unicode", lambda: False)
+    assert messages.compact(value) == plain
