@@ -99,10 +99,11 @@ def set_(session: Session, given: Given) -> int:
 
 
 def unset(session: Session, given: Given) -> int:
-    """`config unset KEY`: remove it from the file, so that its default holds; 0 also if it was not
-    there. Raises `BadConfiguration` for an unknown setting."""
+    """`config unset KEY`: remove it from the file, so that its default holds, or a whole table that
+    somebody has named (`schedules.nightly`); 0 also if it was not there. Raises `BadConfiguration`
+    for an unknown setting."""
     name = given.word("key")
-    place = _place(session, name)
+    place = _named_table(session, name) or _place(session, name)
     with _changing(place.file):
         was_set = remove(place.file, place.section, place.name)
     file = safe(str(place.file))
@@ -119,6 +120,15 @@ class _Place(NamedTuple):
     section: tuple[str, ...]
     name: str
     key: Key | None
+
+
+def _named_table(session: Session, name: str) -> _Place | None:
+    """The place of a table such as `schedules.nightly`; None if `name` is that of another thing."""
+    outer, _, own = name.partition(".")
+    if outer not in NAMED or not own or "." in own:
+        return None
+    any_of_it = next(key for key in KEYS if key.section == NAMED[outer])
+    return _Place(session.project.config_file, (outer,), own, any_of_it)
 
 
 def _place(session: Session, name: str) -> _Place:
@@ -142,6 +152,15 @@ def _changing(file: Path) -> Iterator[None]:
 
 
 def _say_how_to_apply(session: Session, place: _Place) -> None:
+    try:
+        if place.key is not None:
+            load_config(session.project.root)
+    except BadConfiguration as bad:
+        # Some settings only make sense together, and this is not the last of them.
+        session.say(f"note: not valid yet: {safe(bad.message)}")
+        if bad.hint:
+            session.say(f"hint: {safe(bad.hint)}")
+        return
     if place.key is not None and (session.project.data_dir / "daemon.json").exists():
         is_reread = place.key.section in REREAD
         command = "stackshift daemon reload" if is_reread else "stackshift daemon restart"

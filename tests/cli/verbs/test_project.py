@@ -175,6 +175,28 @@ def test_config_unset_of_a_queue_and_of_the_user(shell: Shell) -> None:
     assert shell("config", "unset", "trusted").code == 2
 
 
+def test_config_unset_of_a_table_with_a_name_removes_it(shell: Shell) -> None:
+    """One value after the other, a schedule would not be valid until the last was gone."""
+    file = shell.directory / "stackshift.toml"
+    file.write_text("[schedules.a]\ncron = '@daily'\njob = 'a'\n[queues.q]\nrate = '1/m'\n")
+    told = shell("config", "unset", "schedules.a")
+    assert told == ("", f"schedules.a is no longer set in {file}\n", 0)
+    assert file.read_text() == "[queues.q]\nrate = '1/m'\n"
+    assert shell("config", "unset", "queues.q").code == 0
+    assert file.read_text() == ""
+    assert "not set" in shell("config", "unset", "queues.q").stderr
+    assert shell("config", "unset", "queues").code == 78
+
+
+def test_config_set_says_that_more_is_needed(shell: Shell) -> None:
+    """A schedule is set in two commands; after the first one nothing could be started."""
+    told = shell("config", "set", "schedules.a.cron", "@daily")
+    assert told.code == 0
+    assert "note: not valid yet: " in told.stderr
+    assert "one of job and command is needed" in told.stderr
+    assert "note" not in shell("config", "set", "schedules.a.job", "a").stderr
+
+
 def test_config_get_says_that_the_daemon_has_an_older_value(
     shell: Shell, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
