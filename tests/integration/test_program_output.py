@@ -14,6 +14,7 @@ from helpers.project_factory import Make
 JOBS = r"""
 import asyncio
 import ctypes
+import gc
 import multiprocessing
 import subprocess
 import sys
@@ -91,6 +92,24 @@ def raises(ctx):
         thread.start()
         thread.join()
     ctx.step.run("work", work)
+
+
+async def fails(error):
+    raise error
+
+
+@stackshift.job("forgets")
+async def forgets(ctx):
+    async def work():
+        asyncio.create_task(fails(ValueError("of the step")))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        gc.collect()
+    asyncio.create_task(fails(ValueError("of the handler")))
+    seen = asyncio.create_task(fails(ValueError("seen")))
+    await asyncio.gather(seen, return_exceptions=True)
+    await ctx.step.run("work", work)
+    await ctx.step.sleep("rest", "10ms")
 
 
 @stackshift.job("many")
@@ -263,6 +282,18 @@ def test_error_that_ends_a_thread_is_in_the_log_of_its_step(project: Project) ->
     assert {(step, stream) for step, stream, _ in lines} == {("work", "stderr")}
     assert lines[0][2].startswith("Exception in thread Thread-")
     assert lines[-1][2] == "ZeroDivisionError: division by zero"
+
+
+def test_error_of_a_task_that_nobody_awaits_is_in_the_log(project: Project) -> None:
+    """Of a task of the handler, once, however often it is replayed; and with its step of a task
+    that is freed in a step. The one was nowhere, the other in the daemon's log."""
+    lines = printed(project, "forgets")
+    assert {stream for _, stream, _ in lines} == {"log"}
+    said = "the task fails failed, and nobody awaited it: ValueError: of the handler"
+    assert [text for step, _, text in lines if not step and "Error:" in text] == [said]
+    [of_step] = [text for step, _, text in lines if step == "work"]
+    assert "Task exception was never retrieved" in of_step
+    assert "ValueError: of the step" in of_step
 
 
 def test_lines_of_threads_do_not_mix(project: Project) -> None:

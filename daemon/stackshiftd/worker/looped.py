@@ -23,7 +23,7 @@ from stackshift_jobs.errors import ReplayError
 from stackshift_jobs.handler import ops
 from stackshift_jobs.handler.async_context import AsyncJobContext
 from stackshift_jobs.handler.cancelling import ask_to_raise, interrupt
-from stackshift_jobs.handler.failures import is_a
+from stackshift_jobs.handler.failures import Failure, is_a
 from stackshift_jobs.handler.ports import awaited
 from stackshift_jobs.handler.replay import Unwinding
 from stackshift_jobs.handler.scope import current_pass, in_handler
@@ -438,10 +438,24 @@ class LoopedExecution(Execution):
             self._begin_undo()
             return
         last = self.last_frame(self.handler.result)
+        self._report_failed_tasks()
         if isinstance(last, c.CompleteRun | c.ContinueAs | c.FinishCancel):
             self._give_up_all()
         self._withdraw()
         self._end(last)
+
+    def _report_failed_tasks(self) -> None:
+        """Say in the log what nobody has asked its task for. asyncio does so when the task is
+        freed; here that is when the pass is dropped, and nobody would hear of it."""
+        for task in self.loop.tasks:
+            if task.done() and not task.cancelled() and task._log_traceback:
+                error = task.exception()
+                assert error is not None
+                failed = Failure.of(error, self.pass_.secrets)
+                text = f"the task {task.branch.rstrip('/')} failed, and nobody awaited it"
+                said = f"{text}: {failed.type}: {failed.message}"
+                for line in (said, *failed.traceback.splitlines()):
+                    self.log.record("ERROR", line)
 
     def _give_up_all(self) -> None:
         left = [task for task in self.loop.tasks if not task.done()]

@@ -12,7 +12,7 @@ import dis
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from contextvars import Context, ContextVar
+from contextvars import Context, ContextVar, copy_context
 from functools import lru_cache, wraps
 from types import CodeType
 from typing import Any, Final, Protocol
@@ -355,6 +355,7 @@ def install(loop: asyncio.AbstractEventLoop) -> None:
     """Prepare the loop of a worker for the functions of steps. A function has it to itself, as far
     as it can tell: what it leaves behind ends with the execution, and it sees no other tasks."""
     loop.set_task_factory(_task_factory)  # type: ignore[arg-type]
+    loop.set_exception_handler(_report)
     _loops.add(loop)
     if not hasattr(asyncio.all_tasks, "__wrapped__"):
         asyncio.all_tasks = asyncio.tasks.all_tasks = _own_tasks(asyncio.all_tasks)
@@ -379,6 +380,25 @@ def _own_tasks(all_tasks: Callable[..., set[asyncio.Task[Any]]]) -> Callable[...
     return own_tasks
 
 
+class Task(asyncio.Task[Any]):
+    """A task that the function of a step has created; messages of asyncio's call it by the name of
+    its class. (Before Python 3.12 they do not say what the context of a task is.)"""
+
+    __slots__ = ("context",)
+
+    context: Context
+
+
+def _report(loop: asyncio.AbstractEventLoop, told: dict[str, Any]) -> None:
+    """Report an error that nobody has asked a task for, in the log of the step that created it. It
+    is noticed when the task is freed, which may be in the middle of anything else."""
+    task = told.get("task") or told.get("future")
+    if isinstance(task, Task):
+        task.context.copy().run(loop.default_exception_handler, told)
+    else:
+        loop.default_exception_handler(told)
+
+
 def _task_factory(
     loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], **options: Any
 ) -> asyncio.Task[Any]:
@@ -387,7 +407,9 @@ def _task_factory(
     strays = _strays.get()
     if strays is None:
         return asyncio.Task(coroutine, loop=loop, **options)
-    task = asyncio.Task(_contained(coroutine), loop=loop, **options)
+    context = options.pop("context", None) or copy_context()
+    task = Task(_contained(coroutine), loop=loop, context=context, **options)
+    task.context = context
     strays.add(task)
 
     def ended(task: asyncio.Task[Any]) -> None:
