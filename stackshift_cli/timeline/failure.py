@@ -90,7 +90,9 @@ def exceptions(traceback: str) -> list[Raised]:
         begins = is_part or line == _HEAD or line.startswith("Exception Group " + _HEAD)
         frame = _FRAME.match(line)
         goes_on = found and _is_empty(found[-1]) and found[-1].depth == depth
-        if (begins or (frame and not found)) and not goes_on:
+        # A cause that was never raised (`raise … from KeyError(key)`) is its text alone.
+        is_text = bool(line) and not line.startswith(" ") and (not found or bool(found[-1].link))
+        if (begins or (frame and not found) or is_text) and not goes_on:
             found.append(Raised(depth))
         if begins or not found:
             continue
@@ -102,6 +104,8 @@ def exceptions(traceback: str) -> list[Raised]:
             _add_source(current.frames, line.strip())
         elif line.strip() and not line.startswith("  ") and not _UNDERLINE.fullmatch(line):
             current.words.append(line.strip())
+    if found and not found[0].frames and not found[0].link:
+        found = found[1:]  # The end of something that was cut off.
     return [each for each in found if not _is_empty(each)]
 
 

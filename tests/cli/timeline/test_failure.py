@@ -60,6 +60,12 @@ def fails_because_of_parts() -> None:
         raise RuntimeError("all of it") from bad
 
 
+def has_a_cause_made_for_it() -> None:
+    cause = KeyError("x")
+    cause.add_note("of row 3")
+    raise RuntimeError("all of it") from cause
+
+
 def recorded(function: Callable[[], None], text: Callable[[BaseException], str]) -> str:
     """The traceback of what `function` raises."""
     try:
@@ -89,6 +95,16 @@ def short(function: Callable[[], None], text: Callable[[BaseException], str]) ->
     lines = [re.sub(r":\d+ in", " in", line) for line in lines]
     own = f"test_failure.py in {function.__name__}"
     return lines[lines.index(own) :]
+
+
+@BOTH
+def test_cause_that_was_never_raised_is_named(text: Callable[[BaseException], str]) -> None:
+    """It has no frames, and was left out. Its notes belong to it."""
+    assert short(has_a_cause_made_for_it, text) == [
+        "test_failure.py in has_a_cause_made_for_it",
+        '  raise RuntimeError("all of it") from cause',
+        "caused by KeyError: 'x' of row 3",
+    ]
 
 
 @BOTH
