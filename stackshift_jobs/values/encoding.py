@@ -22,11 +22,12 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from os import PathLike
 from typing import Any, Final
 from uuid import UUID
 
@@ -167,4 +168,18 @@ def _what_it_is(value: Any) -> str:
             f"this is the async generator {value.__qualname__}, not its values: return "
             "[each async for each in ...]"
         )
-    return f"JSON cannot represent a {type(value).__name__}"
+    name = type(value).__name__
+    article = "an" if name[0] in "AEIOUaeiou" else "a"
+    return f"JSON cannot represent {article} {name}{_instead_of(value)}"
+
+
+def _instead_of(value: Any) -> str:
+    if isinstance(value, PathLike):
+        return ": make text of it, str(...)"
+    if isinstance(value, bytes | bytearray | memoryview):
+        return ": make text of it, or keep it in a file and hand on where that is"
+    if isinstance(value, Mapping):
+        return ": make a dict of it"
+    if isinstance(value, Iterable) and not isinstance(value, type):
+        return ": make a list of it"
+    return ""

@@ -30,6 +30,7 @@ MAX_BYTES: Final = 1 << 20
 _SCALARS: Final = frozenset((str, int, bool, type(None)))
 _TOO_LONG: Final = f"an integer has more than {MAX_DIGITS} digits"
 _BOUND: Final = 10**MAX_DIGITS
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 def refuse(path: str, why: str) -> PayloadRefused:
@@ -178,7 +179,25 @@ def _refuse_surrogates(value: Any) -> None:
     try:
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError as bad:
-        raise PayloadRefused("text is not valid Unicode (a lone surrogate)", path="$") from bad
+        raise refuse(
+            _surrogate_at(value, "$"), "text is not valid Unicode (a lone surrogate)"
+        ) from bad
+
+
+def _surrogate_at(value: Any, path: str) -> str:
+    """The path of the first text in `value` (plain JSON) with a lone surrogate; that of its object
+    if it is a key; empty if there is none."""
+    if type(value) is str:
+        return path if _SURROGATE.search(value) else ""
+    if type(value) is dict:
+        if any(_SURROGATE.search(key) for key in value):
+            return path
+        parts = ((f"{path}.{key}", part) for key, part in value.items())
+    elif type(value) is list:
+        parts = ((f"{path}[{number}]", part) for number, part in enumerate(value))
+    else:
+        return ""
+    return next(filter(None, (_surrogate_at(part, place) for place, part in parts)), "")
 
 
 def loads(text: str | bytes, max_bytes: int = MAX_BYTES, what: str = "the value") -> Any:

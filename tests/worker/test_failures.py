@@ -331,7 +331,8 @@ def test_error_that_we_raise_comes_from_the_line_that_asked(
         "async def": (
             fails_async,
             'ctx.step.run("give"',
-            "the result of step 'give' cannot be recorded: at $: JSON cannot represent a set",
+            "the result of step 'give' cannot be recorded: at $: JSON cannot represent a set: "
+            "make a list of it",
         ),
     }
     handler, line, message = told[kind]

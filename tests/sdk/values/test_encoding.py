@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, IntEnum
+from pathlib import PurePosixPath
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -110,6 +112,26 @@ def test_what_numpy_has_and_json_lacks_is_refused(value: Any, reason: str) -> No
     """With its place, as everything that JSON cannot hold."""
     with pytest.raises(PayloadRefused, match=reason):
         dumps([value])
+
+
+@pytest.mark.parametrize(
+    ("value", "instead"),
+    [
+        ({1}, "a set: make a list of it"),
+        (range(3), "a range: make a list of it"),
+        (MappingProxyType({"a": 1}), "a mappingproxy: make a dict of it"),
+        (PurePosixPath("/srv"), "a PurePosixPath: make text of it, str(...)"),
+        (b"x", "a bytes: make text of it, or keep it in a file and hand on where that is"),
+        (..., "an ellipsis"),
+        (list, "a type"),
+    ],
+    ids=repr,
+)
+def test_what_json_lacks_is_refused_with_what_to_do(value: Any, instead: str) -> None:
+    """If there is anything that is usually meant."""
+    with pytest.raises(PayloadRefused) as refused:
+        dumps({"a": value})
+    assert str(refused.value) == f"at $.a: JSON cannot represent {instead}"
 
 
 def test_offset_with_seconds_is_written_as_the_same_moment_in_utc() -> None:

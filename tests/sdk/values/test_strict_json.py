@@ -103,6 +103,23 @@ def test_text_that_is_not_strictly_json_is_refused(text: str | bytes, told: str)
         loads(text)
 
 
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        ("\ud800", "$"),
+        (["fine", {"name": ["caf\u00e9", "caf\udce9"]}], "$[1].name[1]"),
+        ({"files": {"caf\udce9": 1}}, "$.files"),
+    ],
+)
+def test_text_that_is_not_unicode_is_refused_with_its_place(value: Any, path: str) -> None:
+    """As a name of a file that is not UTF-8, deep in a result."""
+    for refused in (dumps, lambda value: loads(json.dumps(value))):
+        with pytest.raises(PayloadRefused, match="not valid Unicode") as raised:
+            refused(value)
+        assert raised.value.path == path
+        assert str(raised.value).startswith(f"at {path}: ")
+
+
 def test_nesting_up_to_the_limit_is_fine_both_ways() -> None:
     """One more level is refused, and so is a value that contains itself."""
     deep: Any = 1
