@@ -87,7 +87,7 @@ def test_timeout_ends_the_program() -> None:
     failed = ran("import time; time.sleep(600)", timeout="100ms").error
     assert isinstance(failed, StepFailed)
     assert failed.type == "TimeoutError"
-    assert "100 ms" in failed.message
+    assert "100ms" in failed.message
 
 
 def test_standard_input_is_text_or_bytes() -> None:
