@@ -103,6 +103,8 @@ def host(project: Project) -> dict[str, Any]:
 def worker(project: Project) -> psutil.Process:
     """The worker on the host, a child of its keeper."""
 
+    daemon = project.call("daemon.status")["pid"]
+
     def found() -> psutil.Process | None:
         for process in psutil.process_iter():
             with suppress(psutil.Error):
@@ -114,17 +116,11 @@ def worker(project: Project) -> psutil.Process:
                     and "stackshiftd.keeper" in parent.cmdline()
                 ):
                     above = parent.parent()
-                    if above is not None and is_ours(above, project):
+                    if above is not None and above.pid == daemon:
                         return process
         return None
 
     return wait_until(found, "a worker on the host") or psutil.Process()
-
-
-def is_ours(process: psutil.Process, project: Project) -> bool:
-    """Is it the project's daemon, or this process, which has it inside?"""
-    daemon = project.daemon
-    return process.pid == (daemon.pid if daemon is not None else os.getpid())
 
 
 def keeper(project: Project) -> psutil.Process:

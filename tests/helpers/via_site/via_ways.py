@@ -106,8 +106,9 @@ def leader_dir(data_dir: Path) -> Path:
 
 
 def start_leader(root: Path) -> None:
-    """Start the daemon that leads, and wait until it is ready. It ends with this process: in good
-    order if this one does. If it cannot serve, this process ends as it does."""
+    """Start the daemon that leads, and wait until it is ready. It ends with this process, and this
+    one with it: in good order if the other one does, and at once if that was killed. If it cannot
+    serve, this process ends as it does."""
     ready, ready_end = os.pipe()
     tie, tie_end = os.pipe()
     command = [sys.executable, "-P", "-m", "stackshiftd", "run", "--project", str(root)]
@@ -129,12 +130,21 @@ def start_leader(root: Path) -> None:
         os._exit(process.wait())
 
     say_at_start(said["notes"])
+    is_ending = threading.Event()
 
     def end() -> None:
+        is_ending.set()
         os.write(tie_end, ORDERLY)
         process.wait()
 
+    def end_as_it_does() -> None:
+        """A test that ends the leader means the daemon, whichever that is."""
+        status = process.wait()
+        if not is_ending.is_set():
+            os.kill(os.getpid(), signal.SIGKILL if status else signal.SIGTERM)
+
     atexit.register(end)
+    threading.Thread(target=end_as_it_does, daemon=True).start()
 
 
 def say_at_start(notes: list[str]) -> None:
