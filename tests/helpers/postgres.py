@@ -11,10 +11,11 @@ import os
 import shutil
 import socket
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
-from helpers.deadline import wait_until
+from helpers.deadline import SECONDS, wait_until
 
 FOLDER = os.environ.get("STACKSHIFT_POSTGRES")
 _PLACES = (
@@ -43,6 +44,12 @@ CAN_COPY = IS_THERE and _program("pg_basebackup") is not None
 MISSING_COPY = f"{MISSING}, or pg_basebackup is not"
 
 
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 class Postgres:
     """One server, which does not survive a power cut: tests do not wait for disks. It refuses to
     run as root, so there it runs as `postgres`."""
@@ -63,11 +70,9 @@ class Postgres:
             self._as = {"user": "postgres", "group": "postgres"}
         if self._as:
             shutil.chown(root, "postgres", "postgres")
-        if port is None:
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                port = free.getsockname()[1]
-        self.port: int = port
+        self.port: int = port or _free_port()
+        self._may_move = port is None
+        """May it still be on another port? Nobody knows the first one before it has answered."""
 
     @property
     def url(self) -> str:
@@ -75,7 +80,17 @@ class Postgres:
         return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
 
     def start(self, *settings: str) -> None:
-        """Start it with these settings (`fsync=on`), and wait until it answers."""
+        """Start it with these settings (`fsync=on`), and wait until it answers. Between two looks
+        somebody else may take its port: then it takes another one, or, if its port is known
+        already, waits for that."""
+        deadline = time.monotonic() + SECONDS
+        while not self._has_started(settings):
+            assert time.monotonic() < deadline, self._said()
+            self.port = _free_port() if self._may_move else self.port
+        self._may_move = False
+
+    def _has_started(self, settings: tuple[str, ...]) -> bool:
+        """Start it; does it answer? If not, it has ended, since its port was taken."""
         assert POSTGRES is not None
         options = [
             "fsync=off",
@@ -86,7 +101,7 @@ class Postgres:
         for option in (*options, *settings):
             command += ["-c", option]
         with (self.root / "log").open("ab") as log:
-            self._process = subprocess.Popen(
+            process = self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -94,16 +109,24 @@ class Postgres:
                 cwd=self.root,
                 **self._as,
             )
-        wait_until(self._answers, f"PostgreSQL to answer: {(self.root / 'log').read_text()}")
+        wait_until(lambda: self._answers() or process.poll() is not None, "PostgreSQL to answer")
+        if process.poll() is None:
+            return True
+        self._process = None
+        assert "could not bind" in self._said(), self._said()
+        return False
+
+    def _said(self) -> str:
+        return (self.root / "log").read_text()[-2000:]
 
     def _answers(self) -> bool:
         import asyncpg
 
         try:
-            self.sql("SELECT 1")
+            # Another one may have taken the port.
+            return bool(self.value("SHOW data_directory") == str(self._data))
         except (OSError, asyncpg.PostgresError):
             return False
-        return True
 
     def attach(self, root: Path, port: int | None = None) -> Postgres:
         """A standby of it, in `root`, which runs. From then on no commit is told before the standby
