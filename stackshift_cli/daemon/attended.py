@@ -78,10 +78,10 @@ class Attended:
         """What `select` finds readable when there is news."""
         return self._link.fileno()
 
-    def until_ready(self, say: Callable[[str], None]) -> None:
-        """Wait until it serves; `say` gets its notes. Raises `DaemonRunning` if another one serves
+    def until_ready(self, note: Callable[[str], None]) -> None:
+        """Wait until it serves; `note` gets its notes. Raises `DaemonRunning` if another one serves
         the project, and what keeps it from starting."""
-        if autostart.outcome(self._report(), self._log, say) is None:
+        if autostart.outcome(self._report(), self._log, note) is None:
             info = read_daemon(self._project.data_dir)
             process = f" (pid {info.pid})" if info is not None else ""
             raise DaemonRunning(

@@ -24,7 +24,6 @@ from stackshift_cli.daemon.log import LogFile
 from stackshift_cli.daemon.presence import absent, open_soon
 from stackshift_cli.daemon.units import daemon_command
 from stackshift_cli.errors import UNWRITABLE
-from stackshift_cli.output.safe_text import safe
 from stackshift_jobs.errors import BadConfiguration, DaemonUnavailable, DiskFull, from_json
 from stackshift_jobs.project.discovery import LOG_FILE, read_daemon
 from stackshift_jobs.project.locate import FarProject, Project
@@ -38,16 +37,17 @@ _MAX_READY_BYTES: Final = 1 << 20
 _TAIL_LINES: Final = 10
 
 
-def start(project: Project, say: Callable[[str], None]) -> int | None:
+def start(project: Project, note: Callable[[str], None]) -> int | None:
     """Start the daemon and return its process id when it is ready; None if another one was first.
 
-    `say` receives the daemon's notes, such as a module that cannot be imported. Raises the error
-    that kept the daemon from starting, as the daemon reports it.
+    `note` receives what a person should know, such as a module that cannot be imported, in the
+    words of the daemon. Raises the error that kept the daemon from starting, as the daemon reports
+    it.
     """
     if isinstance(project, FarProject):
         from stackshift_jobs.wire import ssh
 
-        return ssh.start(project)
+        return ssh.start(project, note)
     import subprocess
 
     from stackshift_cli.daemon.boot import started_as_service
@@ -76,7 +76,7 @@ def start(project: Project, say: Callable[[str], None]) -> int | None:
         os.close(ready_end)
         os.close(log_fd)
     try:
-        return outcome(_first_line(ready), log, say)
+        return outcome(_first_line(ready), log, note)
     finally:
         os.close(ready)
 
@@ -114,9 +114,9 @@ def _unusable(bad: OSError) -> BadConfiguration:
     )
 
 
-def start_and_open(project: Project, say: Callable[[str], None]) -> tuple[Connection, int | None]:
+def start_and_open(project: Project, note: Callable[[str], None]) -> tuple[Connection, int | None]:
     """Start the daemon if none is running; a connection, and its process id if it was started here.
-    Raises `DaemonUnavailable`."""
+    `note` is as for `start`. Raises `DaemonUnavailable`."""
     deadline = monotonic() + _RACE_SECONDS
     pid = None
     while True:
@@ -125,7 +125,7 @@ def start_and_open(project: Project, say: Callable[[str], None]) -> tuple[Connec
         except DaemonUnavailable as bad:
             if pid is not None or not absent(bad) or monotonic() > deadline:
                 raise
-        pid = start(project, say)
+        pid = start(project, note)
 
 
 def _first_line(fd: int) -> bytes:
@@ -149,14 +149,14 @@ def _first_line(fd: int) -> bytes:
     return said.split(b"\n")[0]
 
 
-def outcome(line: bytes, log: Path, say: Callable[[str], None]) -> int | None:
+def outcome(line: bytes, log: Path, note: Callable[[str], None]) -> int | None:
     """What the line says that a daemon has reported: its process id, None if another one holds the
-    project. `say` gets its notes. Raises what kept it from starting; without a line, its log says
+    project. `note` gets its notes. Raises what kept it from starting; without a line, its log says
     that."""
     report = _parsed(line)
     if report is not None and report.get("ready"):
-        for note in report.get("notes", ()):
-            say(f"note: {safe(note)}")
+        for text in report.get("notes", ()):
+            note(text)
         return int(report["pid"])
     if report is not None and isinstance(report.get("error"), dict):
         if report["error"].get("code") == "daemon_running":

@@ -147,11 +147,13 @@ class Session:
 
     def note(self, reply: dict[str, Any]) -> None:
         """Say the `notes` of a reply, which leave it."""
-        if notes := reply.pop("notes", ()):
-            from stackshift_cli.output.safe_text import safe
+        for text in reply.pop("notes", ()):
+            self._note(text)
 
-            for text in notes:
-                self.say(f"note: {safe(text)}")
+    def _note(self, text: str) -> None:
+        from stackshift_cli.output.safe_text import safe
+
+        self.say(f"note: {safe(text)}")
 
     def _open(self) -> Connection:
         try:
@@ -171,7 +173,7 @@ class Session:
         one that another command has started meanwhile."""
         from stackshift_cli.daemon import autostart
 
-        self._connection, pid = autostart.start_and_open(self.project, self.say)
+        self._connection, pid = autostart.start_and_open(self.project, self._note)
         if pid is not None:
             self.say(f"started stackshiftd (pid {pid})")
         return self._connection

@@ -66,15 +66,16 @@ def dial(session: Session, given: Given) -> int:
     from stackshift_jobs.wire.unix_socket import connect
 
     pid = None
+    notes: list[str] = []
     try:
         if given.flag("start"):
-            running, pid = autostart.start_and_open(session.project, lambda _note: None)
+            running, pid = autostart.start_and_open(session.project, notes.append)
             running.close()
         sock = connect(session.project.data_dir_text)
     except StackshiftError as refused:
         write_all(ssh.refusal_line(refused))
         return refused.exit_status
-    write_all(ssh.dial_line(__version__, pid))
+    write_all(ssh.dial_line(__version__, pid, notes))
     splice(sock)
     return 0
 

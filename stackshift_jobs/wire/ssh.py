@@ -16,6 +16,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+from collections.abc import Callable
 from time import monotonic
 from typing import IO, Any, Final
 
@@ -29,15 +30,18 @@ ANSWER_SECONDS: Final = 60.0
 """Somebody may have to type a password."""
 START_SECONDS: Final = 120.0
 """… and a daemon that is started there recovers its journal first."""
-MAX_LINE: Final = 1 << 16
+MAX_LINE: Final = 1 << 20
+"""The longest first line: it has the notes of a daemon that was started."""
+_MAX_WORDS: Final = 1 << 16
+"""How much of what ssh has said is looked at."""
 _SSH_FAILED: Final = 255
 _NOT_FOUND: Final = 127
 
 
-def dial_line(version: str, pid: int | None) -> bytes:
-    """The first line of `daemon dial`, once it has reached the daemon; `pid` is that of one which
-    it has started."""
-    return _line({"protocol": PROTOCOL, "version": version, "started": pid})
+def dial_line(version: str, pid: int | None, notes: list[str]) -> bytes:
+    """The first line of `daemon dial`, once it has reached the daemon; `pid` and `notes` are those
+    of one which it has started."""
+    return _line({"protocol": PROTOCOL, "version": version, "started": pid, "notes": notes})
 
 
 def refusal_line(refused: StackshiftError) -> bytes:
@@ -55,15 +59,19 @@ def connect(url: str) -> socket.socket:
     return _dial(FarProject(url), start=False)[0]
 
 
-def start(project: FarProject) -> int | None:
-    """Have the daemon started there if none runs; the process id of one that was. Raises as
-    `connect` does."""
-    ours, pid = _dial(project, start=True)
+def start(project: FarProject, note: Callable[[str], None]) -> int | None:
+    """Have the daemon started there if none runs; the process id of one that was. `note` gets its
+    notes. Raises as `connect` does."""
+    ours, said = _dial(project, start=True)
     ours.close()
-    return pid
+    for text in said.get("notes", ()):
+        note(str(text))
+    pid = said.get("started")
+    return pid if isinstance(pid, int) else None
 
 
-def _dial(project: FarProject, *, start: bool) -> tuple[socket.socket, int | None]:
+def _dial(project: FarProject, *, start: bool) -> tuple[socket.socket, dict[str, Any]]:
+    """A socket to the daemon, and what `daemon dial` has said of it."""
     ours, theirs = socket.socketpair()
     try:
         with theirs, tempfile.TemporaryFile() as words:
@@ -81,7 +89,7 @@ def _dial(project: FarProject, *, start: bool) -> tuple[socket.socket, int | Non
             if line:
                 # It is reaped whenever it ends, which is when either end of it is closed.
                 threading.Thread(target=ssh.wait, name="stackshift-ssh", daemon=True).start()
-                return ours, _started(project, line)
+                return ours, _said(project, line)
             ours.close()
             raise _failure(project, ssh, words)
     except BaseException:
@@ -122,11 +130,10 @@ def _first_line(ours: socket.socket, seconds: float) -> bytes:
     return line
 
 
-def _started(project: FarProject, line: bytes) -> int | None:
-    """What the first line says: the process id of a daemon that was started, None if one ran. What
-    a shell there says before it counts for nothing."""
+def _said(project: FarProject, line: bytes) -> dict[str, Any]:
+    """What the first line says; raises what was refused there."""
     try:
-        said = json.loads(line)
+        said: dict[str, Any] = json.loads(line)
         error, protocol = said.get("error"), said.get("protocol")
     except (ValueError, AttributeError):
         text = line.decode("utf-8", "backslashreplace").strip()
@@ -143,8 +150,7 @@ def _started(project: FarProject, line: bytes) -> int | None:
             OTHER_PROTOCOL,
             "install the same version on both",
         )
-    pid = said.get("started")
-    return pid if isinstance(pid, int) else None
+    return said
 
 
 def _failure(project: FarProject, ssh: subprocess.Popen[bytes], words: IO[bytes]) -> Exception:
@@ -156,7 +162,7 @@ def _failure(project: FarProject, ssh: subprocess.Popen[bytes], words: IO[bytes]
         ssh.wait()
         return HostUnreachable(f"{project.host} does not answer")
     words.seek(0, os.SEEK_END)
-    words.seek(max(0, words.tell() - MAX_LINE))
+    words.seek(max(0, words.tell() - _MAX_WORDS))
     said = words.read().decode("utf-8", "backslashreplace").strip().splitlines()
     last = said[-1].strip() if said else f"ssh ended with status {status}"
     if status == _SSH_FAILED:

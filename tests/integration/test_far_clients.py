@@ -209,6 +209,22 @@ def test_programs_reach_it_too(reached: Reached, monkeypatch: pytest.MonkeyPatch
     asyncio.run(work())
 
 
+def test_what_a_daemon_says_at_its_start_is_said(make_project: Make, tmp_path: Path) -> None:
+    """By the command that has woken it, from wherever."""
+    project = make_project(JOBS, broken="import nothing_of_that_name\n")
+    install(project)
+    ways = {"here": str(project.root), "ssh": f"ssh://app-1{project.root}"}
+    reached = Reached(project, ways, ssh_here(tmp_path / "bin"))
+    said = {}
+    for way in ways:
+        _, _, lines = reached.told(way, ["start", "greet", "-F", "name=x"])
+        said[way] = [line for line in lines.splitlines() if line.startswith(b"note: ")]
+        assert b"started stackshiftd (pid " in lines
+        assert reached.told("here", ["daemon", "stop"])[0] == 0
+    assert said["ssh"] == said["here"]
+    assert b"broken.py" in said["here"][0]
+
+
 @pytest.mark.skipif(not sshd.IS_THERE, reason=sshd.MISSING)
 def test_real_ssh(make_project: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that is cut is made anew, and what may be repeated is; a daemon that is not
