@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ import psutil
 import pytest
 
 from helpers import scenery
-from helpers.deadline import wait_until
+from helpers.deadline import SECONDS, wait_until
 from helpers.project import Project
 from helpers.wire import Wire, request
 from stackshift_jobs.errors import Busy, Conflict, PayloadRefused, StackshiftError
@@ -338,6 +339,12 @@ def test_follower_that_never_reads_costs_the_daemon_nothing(project: Project) ->
         assert project.call("daemon.status")["mode"] == "serving"
 
 
+def question(run: str, number: int) -> bytes:
+    """A small one, of which every thousandth has a large answer."""
+    method = "run.why" if number % 1000 else "run.get"
+    return request(method, b'{"run":"%s"}' % run.encode(), b"%d" % number)
+
+
 def test_client_that_does_not_read_its_replies_is_answered_as_it_reads(project: Project) -> None:
     """It asks until its socket takes no more; the daemon makes no answer that has no room, and in
     the end every question has its answer."""
@@ -346,14 +353,16 @@ def test_client_that_does_not_read_its_replies_is_answered_as_it_reads(project: 
     before = memory(project)
     with Wire(project) as deaf:
         deaf.sock.settimeout(0.5)
-        asked = 0
-        with pytest.raises(TimeoutError):
-            while asked < 1_000_000:
-                line = request("run.why", b'{"run":"%s"}' % run.encode(), b"%d" % asked)
-                if asked % 1000 == 0:
-                    line = request("run.get", b'{"run":"%s"}' % run.encode(), b"%d" % asked)
-                deaf.sock.sendall(line + b"\n")
+        asked, deadline = 0, time.monotonic() + SECONDS
+        is_full = False
+        while not is_full:
+            try:
+                deaf.sock.sendall(question(run, asked) + b"\n")
                 asked += 1
+            except TimeoutError:
+                # On a loaded machine nothing may be taken for a while although there is room.
+                is_full = asked > 1000 or time.monotonic() > deadline
+            assert asked < 1_000_000
         assert asked > 1000
         assert project.call("daemon.status")["mode"] == "serving"
         assert memory(project) < before + MEMORY_MARGIN
