@@ -22,6 +22,8 @@ _VARYING: Final = (
     (re.compile(r"\bpid \d+"), "pid N"),
     (re.compile(r"\bcode(=| )[0-9a-f]{7}"), "code"),
     (re.compile(r"(?<![\w.])(\d+(\.\d+)?(ms|s|m|h|d)\d*(s|m|h)?)(?![\w.])"), "SOME"),
+    # What is listed as due has perhaps been due before already.
+    (re.compile(r"(?<=, in SOME) +SOME ago +completed\b"), ""),
     (re.compile(r"\d+(\.\d+)? (B|KiB|MiB|GiB)\b"), "SIZE"),
     (re.compile(r'"(seq|wm)":\d+'), "SEQ"),
     (re.compile(r"\b\d+(\s+records)\b"), r"N\1"),

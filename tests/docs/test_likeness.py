@@ -19,6 +19,10 @@ ID, OTHER = "run_01m81xeb3yyy3y8rkpge44w1yj", "run_01m81xvkg12rzgngmazdktg2rj"
         ("error[conflict]: …", "error[conflict]: the key is taken"),
         ("queued 4m: media 4/4 busy", "queued 12s: media 4/4 busy"),
         ("✓ write   █  4ms", "✓ write    1.2s"),
+        (
+            "tick  @every 2s  UTC  18:20:06, in 2s",
+            "tick  @every 2s  UTC  16:15:43, in 1s  1s ago  completed",
+        ),
         ('{"crc":"d0567ae4","seq":24,"wm":23}', '{"crc":"00ff12ab","seq":31,"wm":30}'),
     ],
 )
@@ -35,6 +39,7 @@ def test_what_varies_makes_no_difference(page: str, printed: str) -> None:
         ("attempt 1/3", "attempt 2/3"),
         ("✓ write   █  4ms", "✗ write   █  4ms"),
         ("exit 5", "exit 6"),
+        ("tick  UTC  18:20:06, in 2s", "tick  UTC  16:15:43, in 1s  1s ago  failed"),
     ],
 )
 def test_what_is_said_makes_a_difference(page: str, printed: str) -> None:
