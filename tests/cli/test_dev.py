@@ -18,6 +18,8 @@ from cli.conftest import Shell
 from cli.render.screen import Screen
 from helpers.deadline import wait_until
 
+pytestmark = pytest.mark.not_via("follower", why="the daemon of dev leads, or says who does")
+
 WIDTH, HEIGHT = 100, 40
 JOBS = """\
 import os

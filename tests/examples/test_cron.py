@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers import via
 from helpers.deadline import SECONDS
 from helpers.project import Project, environment
 
@@ -35,6 +36,7 @@ class Night:
             "HOME": str(folder),
             "PATH": f"{programs}:/usr/bin:/bin",
             "PYTHONPATH": environment()["PYTHONPATH"],
+            **via.variables(),
         }
 
     def begin(self, **more: str) -> subprocess.Popen[str]:
