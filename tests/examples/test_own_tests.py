@@ -32,7 +32,7 @@ def test_tests_of_the_example_pass(shop: Project) -> None:
         env=environment() | {"PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

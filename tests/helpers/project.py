@@ -17,6 +17,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
 
+import psutil
+
 from helpers import scenery, via
 from helpers.deadline import SECONDS, wait_until
 from helpers.processes import clear, serving, wait_gone
@@ -232,6 +234,17 @@ class Project:
             return found if found["status"] in statuses else None
 
         return wait_until(there, f"{run} to be {' or '.join(statuses)}") or {}
+
+    @property
+    def executing(self) -> int:
+        """Process id of the daemon that executes runs."""
+        return int(self.call("daemon.status")["pid"])
+
+    def memory(self) -> int:
+        """Bytes that its daemons hold."""
+        assert self.daemon is not None
+        daemons = {self.daemon.pid, self.executing}
+        return sum(psutil.Process(pid).memory_info().rss for pid in daemons)
 
     def workers(self) -> list[int]:
         """Process ids of the workers that serve."""

@@ -103,7 +103,7 @@ def host(project: Project) -> dict[str, Any]:
 def worker(project: Project) -> psutil.Process:
     """The worker on the host, a child of its keeper."""
 
-    daemon = project.call("daemon.status")["pid"]
+    daemon = project.executing
 
     def found() -> psutil.Process | None:
         for process in psutil.process_iter():
@@ -437,7 +437,7 @@ def test_shell_that_has_something_to_say_is_no_obstacle(
     assert project.finish(project.begin("where"))["status"] == "completed"
     if "Welcome" in first:
         assert "Welcome to box" in project.log()
-    assert psutil.Process(project.daemon.pid if project.daemon else 0).cpu_percent(0.3) < 50
+    assert psutil.Process(project.executing).cpu_percent(0.3) < 50
 
 
 @pytest.mark.parametrize("nonsense", ["no frame", '{"type":"Host.Alive","number":"seven"}', "{}"])

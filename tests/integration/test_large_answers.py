@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-import psutil
 import pytest
 
 from helpers import scenery
@@ -54,12 +53,6 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     made.close()
 
 
-def memory(project: Project) -> int:
-    """Bytes that the daemon holds."""
-    assert project.daemon is not None
-    return int(psutil.Process(project.daemon.pid).memory_info().rss)
-
-
 def printed(project: Project, *words: str) -> str:
     """What a command prints; it ends with the status 0."""
     command = [sys.executable, "-m", "stackshift_cli", "-C", str(project.root), *words]
@@ -79,12 +72,12 @@ def pages(project: Project, method: str, part: str, **params: Any) -> list[list[
 
 def test_list_of_large_runs_comes_in_pages_of_a_megabyte(project: Project) -> None:
     """Whatever limit is asked for; together they are the list. (guarantee: bounded answers)"""
-    before = memory(project)
+    before = project.memory()
     found = pages(project, "run.list", "runs", queue="large", limit=1000)
     assert max(len(json.dumps(page)) for page in found) < 2 * (1 << 20)
     ids = [run["id"] for page in found for run in page]
     assert len(set(ids)) == len(ids) == RUNS
-    assert memory(project) < before + ROOM
+    assert project.memory() < before + ROOM
 
 
 def test_command_line_lists_as_many_as_were_asked_for(project: Project) -> None:
@@ -97,7 +90,7 @@ def test_clients_that_do_not_read_cost_little_and_keep_nobody_waiting(project: P
     """Six clients ask for the list eight times each and read nothing. A seventh is answered before
     any of theirs is read; what the daemon holds for them is bounded, and it is given back when they
     hang up. (guarantee: bounded answers)"""
-    before = memory(project)
+    before = project.memory()
     deaf = [Wire(project) for _ in range(6)]
     try:
         for wire in deaf:
@@ -108,13 +101,13 @@ def test_clients_that_do_not_read_cost_little_and_keep_nobody_waiting(project: P
                 page = seventh.ask(request("run.list", b'{"queue":"large","limit":1000}'))
                 assert page["result"]["runs"]
                 assert "result" in seventh.ask(request("daemon.status"))
-                assert memory(project) < before + ROOM
+                assert project.memory() < before + ROOM
         # Whoever begins to read has all of its answers.
         assert {(deaf[0].receive() or {})["id"] for _ in range(8)} == set(range(8))
     finally:
         for wire in deaf:
             wire.sock.close()
-    wait_until(lambda: memory(project) < before + ROOM // 3, "the memory to be given back")
+    wait_until(lambda: project.memory() < before + ROOM // 3, "the memory to be given back")
 
 
 def test_detail_of_a_large_run_comes_in_pages(project: Project) -> None:

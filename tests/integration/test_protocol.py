@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import psutil
 import pytest
 
 from helpers import scenery
@@ -321,22 +320,20 @@ def test_connection_over_the_limit_is_told_busy(project: Project) -> None:
             wire.sock.close()
 
 
-def memory(project: Project) -> int:
-    """Bytes that the daemon holds."""
-    assert project.daemon is not None
-    return int(psutil.Process(project.daemon.pid).memory_info().rss)
-
-
 def test_follower_that_never_reads_costs_the_daemon_nothing(project: Project) -> None:
     """With a feed open that nobody reads, 40 MB of records go by: memory stays, all are served."""
     with Wire(project) as deaf:
         deaf.ask(request("feed.open"))
-        before = memory(project)
+        before = project.memory()
         payload = {"text": "x" * 800_000}
         for _ in range(50):
             project.begin("echo", payload, delay_ms=3_600_000)
-        wait_until(lambda: memory(project) < before + MEMORY_MARGIN, "memory to stay bounded")
+        wait_until(lambda: project.memory() < before + MEMORY_MARGIN, "memory to stay bounded")
         assert project.call("daemon.status")["mode"] == "serving"
+
+
+MOST_QUESTIONS = 10_000
+"""Between two daemons ten times as many may be on their way, all of which would be answered."""
 
 
 def question(run: str, number: int) -> bytes:
@@ -350,7 +347,7 @@ def test_client_that_does_not_read_its_replies_is_answered_as_it_reads(project: 
     the end every question has its answer."""
     run = project.begin("echo", {"text": "x" * 500_000})
     project.finish(run)
-    before = memory(project)
+    before = project.memory()
     with Wire(project) as deaf:
         deaf.sock.settimeout(0.5)
         asked, deadline = 0, time.monotonic() + SECONDS
@@ -362,10 +359,10 @@ def test_client_that_does_not_read_its_replies_is_answered_as_it_reads(project: 
             except TimeoutError:
                 # On a loaded machine nothing may be taken for a while although there is room.
                 is_full = asked > 1000 or time.monotonic() > deadline
-            assert asked < 1_000_000
+            is_full = is_full or asked == MOST_QUESTIONS
         assert asked > 1000
         assert project.call("daemon.status")["mode"] == "serving"
-        assert memory(project) < before + MEMORY_MARGIN
+        assert project.memory() < before + MEMORY_MARGIN
         deaf.sock.settimeout(60)
         answered = {(deaf.receive() or {})["id"] for _ in range(asked)}
     assert answered == set(range(asked))

@@ -121,7 +121,7 @@ def test_folder_of_a_killed_execution_is_removed(make_project: Make) -> None:
     script(
         project,
         "waits.sh",
-        "#!/bin/sh\n# stackshift: job waits\nls .stackshift/attempts | wc -l >> seen\n"
+        f"#!/bin/sh\n# stackshift: job waits\nls {project.data_dir}/attempts | wc -l >> seen\n"
         "[ -e go ] || exec sleep 600\n",
     )
     project.start()

@@ -79,8 +79,7 @@ def problem(project: Project) -> str:
 
 def client(project: Project) -> psutil.Process:
     """The ssh that the daemon has started."""
-    assert project.daemon is not None
-    for child in psutil.Process(project.daemon.pid).children():
+    for child in psutil.Process(project.executing).children():
         if child.name() == "ssh":
             return child
     raise AssertionError("there is no ssh")
