@@ -30,7 +30,15 @@ def write_all(data: bytes) -> None:
 
 def _to_daemon(sock: socket.socket) -> None:
     """Requests that have arrived take effect, also if the caller has gone since."""
-    with contextlib.suppress(OSError):
-        while data := os.read(0, _CHUNK):
+    while data := _read_input():
+        try:
             sock.sendall(data)
+        except OSError:
+            return  # It has refused to hear more. What it has said of that is still passed on.
     os._exit(0)
+
+
+def _read_input() -> bytes:
+    with contextlib.suppress(OSError):
+        return os.read(0, _CHUNK)
+    return b""

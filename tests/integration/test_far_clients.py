@@ -22,6 +22,7 @@ from helpers.sshd import Sshd
 from helpers.twins import twins
 from journal.shared.memory_log import MemoryLog
 from stackshift_jobs import AsyncClient, Client
+from stackshift_jobs.errors import PayloadRefused
 
 pytestmark = pytest.mark.not_via(why="it says itself where its journal is")
 
@@ -200,11 +201,16 @@ def test_programs_reach_it_too(reached: Reached, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("PATH", reached._path)
     with Client(reached.ways["ssh"]) as client:
         assert client.start("greet", {"name": "a"}).result(timeout=60) == "hello a"
+        long = "x" * 100_000
+        assert client.start("greet", {"name": long}).result(timeout=60) == f"hello {long}"
+        with pytest.raises(PayloadRefused, match="1 MiB"):
+            client.start("greet", {"name": "x" * 4_000_000})
+        assert client.start("greet", {"name": "b"}).result(timeout=60) == "hello b"
 
     async def work() -> None:
         async with AsyncClient(reached.ways["ssh"]) as client:
-            handle = await client.start("greet", {"name": "b"})
-            assert await handle.result(timeout=60) == "hello b"
+            handle = await client.start("greet", {"name": long})
+            assert await handle.result(timeout=60) == f"hello {long}"
 
     asyncio.run(work())
 

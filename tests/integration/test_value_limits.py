@@ -75,7 +75,8 @@ def test_size_is_counted_in_utf8_everywhere(project: Project, client: Client) ->
         lambda: client.state.set("k", MORE),
         lambda: client.events.send("e", MORE),
     ):
-        with pytest.raises(PayloadRefused, match="the limit is 1 MiB"):
+        # From another machine, the limit is known to the daemon alone.
+        with pytest.raises(PayloadRefused, match="1 MiB"):
             refused()
     for job in ("gives", "steps", "stores", "sends"):
         run = project.finish(project.begin(job, "more"))
