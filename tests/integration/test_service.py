@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,9 @@ class Listener:
     def until(self, wanted: str) -> list[str]:
         """Everything up to the first message with the line `wanted`."""
         heard: list[str] = []
+        deadline = time.monotonic() + SECONDS
         while wanted not in heard:
+            assert time.monotonic() < deadline, f"{wanted} did not come: {heard[-20:]}"
             heard += self._sock.recv(65_536).decode().splitlines()
         return heard
 
