@@ -74,6 +74,7 @@ def helper(ctx): ...
 """
 
 
+@pytest.mark.not_via("ssh", why="the project's files are looked at on their machine alone")
 @pytest.mark.parametrize(
     ("argv", "hint"),
     [
