@@ -82,7 +82,7 @@ def test_mark_is_the_commands_own(shell: Shell) -> None:
     holder = shell.popen("state", "lock", "out", "--", *inner)
     mark, pids = read_lines(holder, 2)
     children = psutil.Process(holder.pid).children()
-    [outer] = (each for each in children if each not in wardens(shell))
+    [outer] = (each for each in children if each.cmdline() == inner)
     assert mark and outer.environ()[LOCK_VARIABLE] != mark
     holder.kill()
     if ON_LINUX:
