@@ -196,6 +196,20 @@ def test_what_needs_the_files_is_refused(reached: Reached) -> None:
         assert f"stackshift -C {reached.project.root}".encode() in said
 
 
+def test_disk_without_room_is_no_obstacle(reached: Reached) -> None:
+    """Only what ssh might say is kept in a file."""
+    words = [sys.executable, "-P", "-m", "stackshift_cli", "-C", reached.ways["ssh"]]
+    done = subprocess.run(
+        ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh", *words, "runs", "count"],
+        capture_output=True,
+        env=environment() | {"PATH": reached._path},
+        cwd="/",
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"0\n", b"")
+
+
 def test_programs_reach_it_too(reached: Reached, monkeypatch: pytest.MonkeyPatch) -> None:
     """The blocking and the async client."""
     monkeypatch.setenv("PATH", reached._path)
