@@ -226,18 +226,20 @@ def test_settings_that_changed_are_told_with_the_command_that_puts_them_in_force
     project.start()
     settings = project.root / "stackshift.toml"
     before = settings.read_text()
+    target = '[notify.ops]\ncommand = "true"\n'
     beat = '[heartbeat]\nurl = "https://127.0.0.1:9/beat"\n'
     for text, note in (
         (
             beat,
             "changed since it was loaded: stackshift daemon reload",
         ),
+        (target, "changed since it was loaded: stackshift daemon reload"),
         ('[schedules.x]\ncron = "@daily"\n', "is not valid: stackshift config show"),
         ("[journal]\nretention = '9d'\n", "stackshift daemon restart"),
     ):
         settings.write_text(before + text)
         wait_until(partial(noted, project, note), note)
-    settings.write_text(before + beat)
+    settings.write_text(before + target + beat)
     project.call("daemon.reload")
     wait_until(lambda: notes(project) == [], "no note")
 

@@ -11,6 +11,7 @@ from stackshift_jobs.errors import StackshiftError
 from stackshift_jobs.project.config import Config, HeartbeatSection, load_config
 from stackshift_jobs.project.folders import walk
 from stackshift_jobs.project.locate import CONFIG_FILE
+from stackshift_jobs.values.names import NOTIFY_QUEUE
 from stackshiftd.worker import code_files
 from stackshiftd.worker.code_files import CodeFile
 from stackshiftd.worker.frames import FailedModule
@@ -144,5 +145,14 @@ def _in_file(config: Config) -> Config:
 
 
 def _at_start(config: Config) -> Config:
-    """What of the settings is only read when the daemon starts."""
-    return replace(config, schedules={}, notify={}, heartbeat=HeartbeatSection(None, 0), origins={})
+    """What of the settings is only read when the daemon starts. The first target of messages brings
+    a worker of its own with the next start; it is told without it, which is no reason to stop."""
+    queues = {name: section for name, section in config.queues.items() if name != NOTIFY_QUEUE}
+    return replace(
+        config,
+        schedules={},
+        notify={},
+        heartbeat=HeartbeatSection(None, 0),
+        queues=queues,
+        origins={},
+    )
