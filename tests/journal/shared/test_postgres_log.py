@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import tempfile
 from collections.abc import Coroutine
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
-from helpers.postgres import Postgres
+from helpers.postgres import CAN_COPY, MISSING_COPY, Postgres
 from journal.builders import run
 from stackshift_jobs.errors import (
     BadConfiguration,
@@ -141,6 +145,78 @@ def test_append_whose_answer_is_lost_is_in_once(
         await log.append(FIRST.tip, row(FIRST))
         assert await log.read(0) == [FIRST, row(FIRST)]
         log.close()
+
+    run(work())
+
+
+class Ended:
+    """Stands between a log and its server, and passes what comes, but not the end of it: so the
+    last words of a server that ends a connection are there before its end is."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = urlsplit(server.url)
+        self.saw_end = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ends: list[asyncio.StreamWriter] = []
+
+    async def open(self) -> str:
+        """The URL of the server through here."""
+        self._listener = await asyncio.start_server(self._join, "127.0.0.1")
+        port = self._listener.sockets[0].getsockname()[1]
+        return self._server._replace(netloc=f"postgres@127.0.0.1:{port}").geturl()
+
+    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there = await asyncio.open_connection(self._server.hostname, self._server.port)
+        self._ends += [writer, there[1]]
+        self._tasks |= {
+            asyncio.create_task(self._pass(reader, there[1])),
+            asyncio.create_task(self._pass(there[0], writer, self.saw_end)),
+        }
+
+    async def _pass(
+        self,
+        source: asyncio.StreamReader,
+        sink: asyncio.StreamWriter,
+        end: asyncio.Event | None = None,
+    ) -> None:
+        with suppress(ConnectionError):
+            while data := await source.read(1 << 16):
+                sink.write(data)
+        if end is not None:
+            for _ in range(10):  # Turns of this loop, in which the other side reads it.
+                await asyncio.sleep(0)
+            end.set()
+
+    def close(self) -> None:
+        """End it."""
+        self._listener.close()
+        for task in self._tasks:
+            task.cancel()
+        for end in self._ends:
+            end.transport.abort()
+
+
+def test_connection_that_the_server_has_given_up_is_replaced(server: Server) -> None:
+    """It has said so, and the connection has not ended yet: the driver refuses it in words of its
+    own."""
+
+    async def work() -> None:
+        between = Ended(server)
+        log = PostgresLog(await between.open(), server.project)
+        assert await log.make(LEASE, [FIRST]) == LEASE
+        await log.append(FIRST.tip, row(FIRST))
+        await server.ask(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+            " WHERE application_name='stackshift'"
+        )
+        await between.saw_end.wait()
+        with pytest.raises(DatabaseUnavailable):
+            await log.tip()
+        await log.append(row(FIRST).tip, row(row(FIRST)))
+        assert await log.tip() == row(row(FIRST)).tip
+        log.close()
+        between.close()
+        await asyncio.sleep(0)
 
     run(work())
 
@@ -292,6 +368,29 @@ def test_host_that_stands_still_keeps_nobody_from_the_next(server: Server) -> No
             log.close()
 
     run(work())
+
+
+@pytest.mark.skipif(not CAN_COPY, reason=MISSING_COPY)
+def test_primary_that_was_replaced_and_wakes_is_not_asked() -> None:
+    """It still takes writes, which nobody confirms; until whoever replaced it ends it."""
+
+    async def work(old: Postgres, new: Postgres) -> None:
+        places = [f"127.0.0.1:{server.port}" for server in (old, new)]
+        for hosts in (places, places[::-1]) * 5:
+            log = PostgresLog(f"postgresql://postgres@{','.join(hosts)}/postgres", "shop")
+            assert (await log.server()).synchronous == ""
+            log.close()
+
+    with tempfile.TemporaryDirectory(prefix="stackshift-postgres-") as folder:
+        Path(folder).chmod(0o755)  # The servers may be another user.
+        old = Postgres(Path(folder).resolve() / "old")
+        old.start()
+        new = old.attach(Path(folder).resolve() / "new")
+        new.promote()
+        assert old.value("SELECT current_setting('synchronous_standby_names')") == "*"
+        run(work(old, new))
+        for server in (old, new):
+            server.stop()
 
 
 def refuse(work: Coroutine[Any, Any, Any], words: str) -> None:

@@ -46,12 +46,27 @@ try:
     import asyncpg
 except ImportError:  # Said when a log is opened.
     asyncpg = None
+    _LOST: tuple[type[Exception], ...] = ()
+else:
+    _LOST = (
+        OSError,
+        TimeoutError,
+        asyncpg.PostgresConnectionError,
+        asyncpg.OperatorInterventionError,
+        asyncpg.ReadOnlySQLTransactionError,
+        asyncpg.TooManyConnectionsError,
+        asyncpg.InterfaceError,
+        # As for a connection that the server has given up, and that has not ended yet.
+        asyncpg.InternalClientError,
+    )
 
 log = logging.getLogger("stackshiftd.postgres")
 
 ANSWER_SECONDS: Final = 5.0
 """After so long without an answer, a connection is dropped."""
 CONNECT_SECONDS: Final = 2.0
+RIVAL_SECONDS: Final = 0.25
+"""How long a host that writes is not believed while others have not answered."""
 READ_BYTES: Final = 8 << 20
 _READ_ROWS: Final = 256
 _TRIM_ROWS: Final = 500
@@ -128,6 +143,8 @@ DELETE FROM stackshift_lease WHERE project=$1 AND part=$2 AND journal=$3 AND own
 _MAKE: Final = """
 INSERT INTO stackshift_lease VALUES ($1,$2,$3,$4,$5,$6,$7) ON CONFLICT DO NOTHING RETURNING 1"""
 _FILL: Final = "INSERT INTO stackshift_log VALUES ($1,$2,$3,$4,$5,$6,$7,$8)"
+_DURABILITY: Final = "SELECT current_setting('synchronous_commit')"
+_TIMELINE: Final = "SELECT left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)"
 _TRIM: Final = """
 DELETE FROM stackshift_log WHERE project=$1 AND part=$2 AND place IN (
   SELECT place FROM stackshift_log WHERE project=$1 AND part=$2 AND ends<=$3
@@ -392,7 +409,7 @@ class _Line:
             try:
                 async with connection.transaction():
                     await work(connection)
-            except (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as lost:
+            except _LOST as lost:
                 self.drop()
                 raise DatabaseUnavailable(_words(lost)) from lost
             if self._is_warned:
@@ -413,14 +430,7 @@ class _Line:
                 raise DatabaseUnavailable(f"no answer for {ANSWER_SECONDS:g} s")
             try:
                 answer = asking.result()
-            except (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as lost:
-                self.drop()
-                raise DatabaseUnavailable(_words(lost)) from lost
-            except (
-                asyncpg.OperatorInterventionError,
-                asyncpg.ReadOnlySQLTransactionError,
-                asyncpg.TooManyConnectionsError,
-            ) as lost:
+            except _LOST as lost:
                 self.drop()
                 raise DatabaseUnavailable(_words(lost)) from lost
             if self._is_warned:
@@ -431,9 +441,13 @@ class _Line:
     async def _connected(self) -> Any:
         if self._connection is None or self._connection.is_closed():
             self._is_warned = False
-            self._connection = await self._first_writable()
+            self._connection = await self._writable()
             self._connection.add_log_listener(self._noticed)
-            how = await self._connection.fetchval("SELECT current_setting('synchronous_commit')")
+            try:
+                how = await self._connection.fetchval(_DURABILITY, timeout=CONNECT_SECONDS)
+            except _LOST as lost:
+                self.drop()
+                raise DatabaseUnavailable(_words(lost)) from lost
             if how in ("off", "local"):
                 self.drop()
                 raise BadConfiguration(
@@ -444,9 +458,10 @@ class _Line:
                 )
         return self._connection
 
-    async def _first_writable(self) -> Any:
-        """A connection to the first host that writes. All are asked at once: one that is frozen
-        takes a connection and answers nothing."""
+    async def _writable(self) -> Any:
+        """A connection to the host that writes. All are asked at once: one that is frozen takes a
+        connection and answers nothing. Where several write, which all but one do in vain since the
+        standby of a frozen primary was promoted and that has woken, the last one promoted is it."""
 
         async def connected(url: str) -> Any:
             return await asyncpg.connect(
@@ -456,21 +471,33 @@ class _Line:
                 server_settings={"application_name": "stackshift"},
             )
 
-        tries = [asyncio.ensure_future(connected(url)) for url in hosts_of(self._url)]
+        tries = {asyncio.ensure_future(connected(url)) for url in hosts_of(self._url)}
         failed: BaseException | None = None
-        found = None
+        chosen = None
+        writable: list[Any] = []
         try:
-            for each in asyncio.as_completed(tries):
-                try:
-                    found = await each
-                    return found
-                except asyncpg.TargetServerAttributeNotMatched:
-                    failed = failed or DatabaseUnavailable("only standbys answer")
-                except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as no:
-                    failed = no
+            open_tries = tries
+            while open_tries:
+                done, open_tries = await asyncio.wait(
+                    open_tries,
+                    timeout=RIVAL_SECONDS if writable else None,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                for tried in done:
+                    try:
+                        writable.append(tried.result())
+                    except asyncpg.TargetServerAttributeNotMatched:
+                        failed = failed or DatabaseUnavailable("only standbys answer")
+                    except (*_LOST, asyncpg.PostgresError) as no:
+                        failed = no
+                if not done:
+                    break
+            if writable:
+                chosen = await _last_promoted(writable)
+                return chosen
         finally:
             for one in tries:
-                one.add_done_callback(partial(_close_unless, found))
+                one.add_done_callback(partial(_close_unless, chosen))
                 one.cancel()
         assert failed is not None
         if isinstance(failed, asyncpg.InvalidAuthorizationSpecificationError):
@@ -492,6 +519,19 @@ class _Line:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.terminate()
+
+
+async def _last_promoted(writable: list[Any]) -> Any:
+    """The connection among them whose server has the latest timeline: each promotion begins one."""
+    if len(writable) == 1:
+        return writable[0]
+    timelines: list[str] = []
+    for connection in writable:
+        try:
+            timelines.append(await connection.fetchval(_TIMELINE, timeout=CONNECT_SECONDS))
+        except (*_LOST, asyncpg.PostgresError):
+            timelines.append("")  # Gone, or another database: some have several that write.
+    return writable[max(range(len(writable)), key=timelines.__getitem__)]
 
 
 def _close_unless(found: Any, tried: asyncio.Future[Any]) -> None:
