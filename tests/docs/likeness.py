@@ -18,6 +18,8 @@ _VARYING: Final = (
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z?"), "TIME"),
     (re.compile(r"\b\d\d [A-Z][a-z]{2} \d\d:\d\d\b|\b\d{4}-\d\d-\d\d \d\d:\d\d\b"), "TIME"),
     (re.compile(r"\b\d\d:\d\d:\d\d(\.\d+)?\b"), "TIME"),
+    # A row of a history: the number of its record, then its time.
+    (re.compile(r"^\d+ +(?=TIME )"), "SEQ "),
     (re.compile(r"(?<=, )now\b"), "in SOME"),
     (re.compile(r"\bpid \d+"), "pid N"),
     (re.compile(r"\bcode(=| )[0-9a-f]{7}"), "code"),

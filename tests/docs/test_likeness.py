@@ -23,6 +23,7 @@ ID, OTHER = "run_01m81xeb3yyy3y8rkpge44w1yj", "run_01m81xvkg12rzgngmazdktg2rj"
             "tick  @every 2s  UTC  18:20:06, in 2s",
             "tick  @every 2s  UTC  16:15:43, in 1s  1s ago  completed",
         ),
+        ("6    21:23:29  incremented  2", "7    17:09:57  incremented  2"),
         ('{"crc":"d0567ae4","seq":24,"wm":23}', '{"crc":"00ff12ab","seq":31,"wm":30}'),
     ],
 )

@@ -26,6 +26,7 @@ HOST: Final = "elsewhere"
 ORDERLY: Final = b"."
 
 WITH_FILES: Final = (
+    "__complete",
     "completion",
     "config",
     "daemon",
