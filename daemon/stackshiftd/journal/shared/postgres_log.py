@@ -318,8 +318,8 @@ class PostgresLog:
 
     async def put_snapshot(self, seq: int, data: bytes) -> None:
         """See `SharedLog.put_snapshot`."""
-        chunks = [data[at : at + _CHUNK] for at in range(0, len(data), _CHUNK)]
-        for number, chunk in enumerate(chunks):
+        chunks = range(0, len(data), _CHUNK)
+        for number, at in enumerate(chunks):
             await self._looking.one(
                 "INSERT INTO stackshift_snapshot VALUES ($1,$2,$3,$4,$5,$6)"
                 " ON CONFLICT (project, part, seq, no) DO UPDATE SET bytes=excluded.bytes,"
@@ -328,7 +328,7 @@ class PostgresLog:
                 seq,
                 number,
                 len(chunks),
-                chunk,
+                data[at : at + _CHUNK],  # Not all of them at once: a snapshot may be large.
             )
         for old in (await self.snapshots())[:-_SNAPSHOTS]:
             await self._looking.one(
