@@ -20,6 +20,8 @@ _guarded: Final[ContextVar[bool]] = ContextVar("guarded", default=False)
 Node = list[Any]
 TIMED: Final = ("sleep", "asleep", "get", "event", "timeout", "waitfor", "cancel", "some")
 """Kinds whose first argument is a duration in milliseconds."""
+SET: Final = "set"
+"""What is noted of the order of a set of tasks: the same on every pass."""
 
 
 class World(Protocol):
@@ -204,7 +206,8 @@ class Play:
     async def _do_race(self, nodes: list[Node]) -> Any:
         tasks = self._begin(nodes)
         done, left = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        won = [tasks.index(task) for task in done]
+        self._note(SET, [tasks.index(task) for task in done])
+        won = sorted(tasks.index(task) for task in done)
         self._note("won", won)
         await asyncio.gather(*done, return_exceptions=True)
         return [won, await self._end([task for task in tasks if task in left])]
