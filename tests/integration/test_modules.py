@@ -294,6 +294,28 @@ def check(project: Project) -> dict[str, Any]:
     return report
 
 
+def test_check_does_not_wait_for_threads_of_modules(make_project: Make) -> None:
+    """A thread that sends metrics, say, never ends, and neither did the check. Pools are shut down
+    as ever."""
+    project = make_project(GOOD)
+    write(project, "jobs/threads.py", THREAD)
+    write(project, "jobs/pools.py", POOL)
+    modules = {each["module"]: each["error"] for each in check(project)["modules"]}
+    assert modules.keys() >= {"jobs.threads", "jobs.pools"}
+    assert not any(modules.values())
+
+
+THREAD = """
+import threading
+threading.Thread(target=threading.Event().wait).start()
+"""
+POOL = """
+from concurrent.futures import ProcessPoolExecutor
+ONE = ProcessPoolExecutor(1)
+ONE.submit(abs, -1).result()
+"""
+
+
 @pytest.mark.parametrize("name", ["caf\udce9.py", "d\udce9/tasks.py", "run\udce9.sh"])
 def test_file_whose_name_is_not_utf8_keeps_nothing_else_from_work(
     make_project: Make, name: str

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,7 @@ def check(root: Path, deadly: str = "{}") -> int:
     def importing(module: str) -> None:
         print(json.dumps({"importing": module}), file=out, flush=True)
 
+    _wait_for_no_thread()
     facts, failed = loader.import_project(root, jobs, OwnLog(2), importing, json.loads(deadly))
     for job, text in list(without_job(facts, failed)):
         failed.append(loader.invalid(registry[job], BadConfiguration(text)))
@@ -68,6 +71,18 @@ def check(root: Path, deadly: str = "{}") -> int:
     print(json.dumps({"modules": modules}), file=out)
     out.flush()
     return 78 if failed else 0
+
+
+def _wait_for_no_thread() -> None:
+    """Let this process end although modules have begun threads, which in a worker go on."""
+    start: Any = threading.Thread.start
+
+    @wraps(start)
+    def start_as_daemon(thread: threading.Thread) -> None:
+        thread.daemon = True
+        start(thread)
+
+    threading.Thread.start = start_as_daemon  # type: ignore[method-assign,assignment]
 
 
 def _file_of(module: str) -> str:
