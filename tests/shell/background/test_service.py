@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,24 @@ def test_nothing_is_sent_and_nothing_fails_without_a_service_manager(tmp_path: P
         service.ready(tmp_path)
         service.alive()
         service.stopping()
+
+
+def test_what_is_said_once_is_not_lost_among_beats(tmp_path: Path) -> None:
+    """A queue that beats have filled has room again once its reader goes on."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "notify"))
+        service = Service({"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        for _ in range(1000):
+            service.alive()
+        heard: list[bytes] = []
+
+        def listen() -> None:
+            while not heard or heard[-1].startswith(b"WATCHDOG"):
+                heard.append(listener.recv(4096))
+
+        listener.settimeout(10)
+        reader = threading.Thread(target=listen)
+        reader.start()
+        service.stopping()
+        reader.join()
+    assert heard[-1].startswith(b"STOPPING=1")

@@ -14,6 +14,9 @@ from typing import Final
 
 SOCKET_VARIABLE: Final = "NOTIFY_SOCKET"
 _SLOWEST_SECONDS: Final = 3600.0
+_PATIENCE_SECONDS: Final = 1.0
+"""How long what is said only once waits for room in the queue of the service manager, which beats
+may have filled if that has been busy."""
 
 
 class Service:
@@ -32,7 +35,7 @@ class Service:
 
     def alive(self) -> None:
         """The daemon's loop turns."""
-        self._send("WATCHDOG=1")
+        self._send("WATCHDOG=1", patience_seconds=0.0)
 
     def draining(self) -> None:
         """The daemon stops once the running attempts have ended, however long that takes. Not
@@ -43,15 +46,16 @@ class Service:
         """The daemon ends within its grace."""
         self._send("STOPPING=1\nSTATUS=stopping")
 
-    def _send(self, text: str) -> None:
+    def _send(self, text: str, patience_seconds: float = _PATIENCE_SECONDS) -> None:
         if not self._address:
             return
         # A name in Linux's abstract namespace is written with @ for its first byte, which is 0.
         address = "\0" + self._address[1:] if self._address[0] == "@" else self._address
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-                sock.setblocking(False)
-                sock.sendto(text.encode("utf-8", "backslashreplace"), address)
+                sock.settimeout(patience_seconds)
+                sock.connect(address)
+                sock.send(text.encode("utf-8", "backslashreplace"))
         except OSError:
             # It is restarting, or its queue is full. A beat that is lost is followed by another.
             return
