@@ -97,7 +97,8 @@ def test_runs_that_go_on_are_counted_and_no_step_is_run(project: Project) -> Non
                 (
                     "order",
                     "fails",
-                    "ReplayError: 'charge' is recorded as a step; the code now asks for a sleep",
+                    "ReplayError: 'charge' is recorded as a step; the code now asks for a sleep; "
+                    "hint: give the new call another name",
                     1,
                 )
             ],
