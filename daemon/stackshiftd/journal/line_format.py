@@ -129,7 +129,7 @@ def decode(line: bytes) -> Entry:
     """
     text = line[:-1] if line.endswith(b"\n") else line
     found = _LINE.match(text)
-    if found is None or int(found[1], 16) != crc32(text[CHECKED_FROM:]):
+    if found is None or int(found[1], 16) != crc32(memoryview(text)[CHECKED_FROM:]):
         raise _no_record(text)
     number, second, micros, version, kind = found.group(2, 3, 4, 8, 9)
     seq = int(number)
