@@ -22,10 +22,13 @@ import msgspec
 
 from stackshift_jobs.errors import NewerFormat
 from stackshiftd.core.records import NEWER_HINT, has_unknown_field
-from stackshiftd.journal.filesystem import FileSystem, put_file, read_file
+from stackshiftd.journal.filesystem import CHUNK, FileSystem, put_file, read_file, read_range
 
 FORMAT: Final = 1
 KEPT: Final = 2
+_FOOTER_BYTES: Final = 256
+"""More than a footer takes."""
+_GONE: Final = "it no longer exists"
 NAME: Final = re.compile(r"([0-9]{20})\.jsonl")
 
 
@@ -96,37 +99,70 @@ def read(fs: FileSystem, path: Path, journal: str) -> tuple[Snapshot, list[bytes
     try:
         data = read_file(fs, path)
     except FileNotFoundError:
-        return "it no longer exists"
+        return _GONE
+    body_end = data.rfind(b"\n", 0, -1) + 1
+    first = data.find(b"\n") + 1
     try:
-        header, lines = _checked(data, path)
-        if journal and header.journal != journal:
-            raise _Damaged(f"it belongs to journal {header.journal}")
+        lines = data[first:body_end].split(b"\n")[:-1] if first < body_end else []
+        digest = hashlib.sha256(memoryview(data)[:body_end]).hexdigest()
+        header = _checked(path, journal, data[:first], data[body_end:], digest, len(lines))
     except _Damaged as bad:
         return str(bad)
     return Snapshot(header.seq, path, len(data), header.state_hash, header.journal), lines
 
 
-def _checked(data: bytes, path: Path) -> tuple[_Header, list[bytes]]:
-    if not data.endswith(b"\n"):
-        raise _Damaged("it is cut short")
-    body_end = data.rfind(b"\n", 0, -1) + 1
-    first = data.find(b"\n") + 1
+def look(fs: FileSystem, path: Path, journal: str) -> Snapshot | str:
+    """The same without its lines, and without holding more of the file than a part at a time."""
     try:
-        footer = msgspec.json.decode(data[body_end:], type=_Footer)
-        if footer.sha256 != hashlib.sha256(memoryview(data)[:body_end]).hexdigest():
+        fd = fs.open(path, "read")
+    except FileNotFoundError:
+        return _GONE
+    try:
+        size = fs.size(fd)
+        tail = read_range(fs, fd, max(0, size - _FOOTER_BYTES), size)
+        footer = tail[tail.rfind(b"\n", 0, -1) + 1 :]
+        body_end = size - len(footer)
+        hasher, header_line, newlines = hashlib.sha256(), b"", 0
+        for start in range(0, body_end, CHUNK):
+            part = read_range(fs, fd, start, min(start + CHUNK, body_end))
+            hasher.update(part)
+            newlines += part.count(b"\n")
+            if not start:
+                header_line = part[: part.find(b"\n") + 1]
+    finally:
+        fs.close(fd)
+    try:
+        digest = hasher.hexdigest()
+        header = _checked(path, journal, header_line, footer, digest, max(0, newlines - 1))
+    except _Damaged as bad:
+        return str(bad)
+    return Snapshot(header.seq, path, size, header.state_hash, header.journal)
+
+
+def _checked(
+    path: Path, journal: str, first: bytes, last: bytes, digest: str, count: int
+) -> _Header:
+    """The header of a snapshot with this `first` line, this `last` one, `count` lines between them,
+    and the `digest` of all but the last. Raises `_Damaged` and `NewerFormat`."""
+    if not last.endswith(b"\n"):
+        raise _Damaged("it is cut short")
+    try:
+        footer = msgspec.json.decode(last, type=_Footer)
+        if footer.sha256 != digest:
             raise _Damaged("its contents do not match its hash")
         # The hash is right, so whatever this header says was meant.
-        if msgspec.json.decode(data[:first], type=_Format).format > FORMAT:
+        if msgspec.json.decode(first, type=_Format).format > FORMAT:
             raise _newer(path)
-        header = msgspec.json.decode(data[:first], type=_Header)
+        header = msgspec.json.decode(first, type=_Header)
     except msgspec.DecodeError as bad:
         if isinstance(bad, msgspec.ValidationError) and has_unknown_field(bad):
             raise _newer(path) from bad
         raise _Damaged(f"its header or footer is damaged ({bad})") from bad
-    lines = data[first:body_end].split(b"\n")[:-1] if first < body_end else []
-    if len(lines) != footer.count or path.name != f"{header.seq:020d}.jsonl":
+    if count != footer.count or path.name != f"{header.seq:020d}.jsonl":
         raise _Damaged("its header or footer does not match the file")
-    return header, lines
+    if journal and header.journal != journal:
+        raise _Damaged(f"it belongs to journal {header.journal}")
+    return header
 
 
 def _newer(path: Path) -> NewerFormat:
@@ -141,8 +177,8 @@ def newest(
     """The newest good snapshot or None, and every newer file with what is wrong with it."""
     bad: list[tuple[Path, str]] = []
     for _, path in reversed(listed(fs, folder)):
-        found = read(fs, path, journal)
+        found = look(fs, path, journal)
         if not isinstance(found, str):
-            return found[0], bad
+            return found, bad
         bad.append((path, found))
     return None, bad
