@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import ctypes
 import errno
 import gc
 import logging
@@ -52,6 +53,11 @@ DATABASE_PAUSE_SECONDS = 1.0
 """How often a daemon that starts again asks for a database that did not answer."""
 GC_THRESHOLD = (20_000, 20, 50)
 """Records and frames are not tracked by the collector; objects that are live as long as a run."""
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""As malloc.h of glibc has them."""
+LARGE_BLOCK = 128 << 10
+HEAP_SPARE = 1 << 20
+"""Bytes at the end of the heap that may stay unused."""
 SWITCH_SECONDS = 0.0005
 """The commit thread needs the interpreter for a moment to report that the disk is done. With
 Python's default, it would wait up to 5 ms for a busy loop to release it, and every acknowledgement
@@ -203,6 +209,19 @@ def _log_to_stderr() -> None:
     )
 
 
+def _give_large_blocks_back() -> None:
+    """Have the C library map each large block by itself, and unmap it when it is freed.
+
+    By itself glibc does so only at first: each such block that is freed raises the size from which
+    on it does. After that, large answers lie in its heap, between small blocks that stay, and it
+    cannot give them back: a daemon that had listed runs with large payloads held 360 MB, and holds
+    45 MB so. Other C libraries have no such setting."""
+    with contextlib.suppress(AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
+        mallopt(M_TRIM_THRESHOLD, HEAP_SPARE)
+
+
 def _run(arguments: argparse.Namespace) -> int:
     if os.getpid() == 1:
         status = fork_from_first_process()
@@ -213,6 +232,7 @@ def _run(arguments: argparse.Namespace) -> int:
     _log_to_stderr()
     notes = inheritance.reset()
     sys.setswitchinterval(SWITCH_SECONDS)
+    _give_large_blocks_back()
     starter = Starter(arguments.ready_fd, stays=arguments.dev)
     root = arguments.project.resolve()
     try:
