@@ -99,7 +99,7 @@ def _dial(project: FarProject, *, start: bool) -> tuple[socket.socket, dict[str,
 
 
 def _file() -> IO[bytes]:
-    """A file for what ssh says. If there is no room for one, that is not kept."""
+    """A file for the messages of ssh; they are dropped if the disk has no room for one."""
     try:
         return tempfile.TemporaryFile()
     except OSError:

@@ -459,9 +459,9 @@ class _Line:
         return self._connection
 
     async def _writable(self) -> Any:
-        """A connection to the host that writes. All are asked at once: one that is frozen takes a
-        connection and answers nothing. Where several write, which all but one do in vain since the
-        standby of a frozen primary was promoted and that has woken, the last one promoted is it."""
+        """A connection to the primary. All hosts are asked at once: one that is frozen takes a
+        connection and answers nothing. If several accept writes, the one promoted last is the
+        primary: another is an old primary that has woken, whose commits no standby confirms."""
 
         async def connected(url: str) -> Any:
             return await asyncpg.connect(
