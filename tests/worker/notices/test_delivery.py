@@ -148,6 +148,7 @@ def test_server_that_hangs_is_given_up(server: Receiver, monkeypatch: pytest.Mon
     server.hang()
     with pytest.raises(TimeoutError):
         deliver(MESSAGE, terms(), to(server, "ntfy"), None)
+    wait_until(lambda: len(server.received) == 1, "what was given up reaches the server")
     monkeypatch.setattr(delivery, "SECONDS", 20.0)
     server.go_on()
     deliver(MESSAGE, terms(), to(server, "ntfy"), None)
