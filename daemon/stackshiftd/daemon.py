@@ -1,4 +1,4 @@
-"""The daemon: puts all parts together, and runs them from recovery to a clean stop."""
+"""The daemon: the life of its parts, from recovery to a clean stop."""
 
 from __future__ import annotations
 
@@ -7,96 +7,40 @@ import contextlib
 import logging
 import os
 import time
-from array import array
-from collections import ChainMap
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
-from stackshift_jobs.errors import BadConfiguration, Conflict, StackshiftError, error_text
-from stackshift_jobs.programs import processes
-from stackshift_jobs.project.config import Config, load_config
+from stackshift_jobs.errors import BadConfiguration, Conflict, StackshiftError
+from stackshift_jobs.project.config import Config
 from stackshift_jobs.values.durations import rfc3339
 from stackshift_jobs.values.limits import LINE_MARGIN
-from stackshift_jobs.values.redaction import with_follow_ups
 from stackshift_jobs.version import __version__
 from stackshiftd.core import commands as c
-from stackshiftd.core.effects import (
-    Acknowledge,
-    Dispatch,
-    Effect,
-    Granted,
-    Interrupt,
-    Resolve,
-    Stop,
-)
-from stackshiftd.core.records import Entry
-from stackshiftd.core.state.state import Run
-from stackshiftd.core.why import Fleet
-from stackshiftd.history.index import History
-from stackshiftd.history.rows import RunRow
+from stackshiftd.effect_performer import EffectPerformer
 from stackshiftd.journal.filesystem import UNWRITABLE
 from stackshiftd.journal.interface import Full, Journal, Overtaken, Owner
+from stackshiftd.parts import Parts
 from stackshiftd.shell.background import daemon_log
-from stackshiftd.shell.background.alerts import Alerts
 from stackshiftd.shell.background.code_watch import CodeWatch
-from stackshiftd.shell.background.heartbeats import Heartbeats
-from stackshiftd.shell.background.hooks import Hooks
-from stackshiftd.shell.background.maintenance import Maintenance
-from stackshiftd.shell.background.schedule_timer import ScheduleTimer
 from stackshiftd.shell.background.service import Service
-from stackshiftd.shell.background.timers import Timers
-from stackshiftd.shell.catalog import Catalog, shown
+from stackshiftd.shell.catalog import shown
 from stackshiftd.shell.cluster.opening import Client, Offer
-from stackshiftd.shell.cluster.peers import Peers
-from stackshiftd.shell.damage import Damage
 from stackshiftd.shell.departures import Replay
-from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.ids import Ids
-from stackshiftd.shell.methods.activity import Activity
-from stackshiftd.shell.methods.bulk_changes import BulkChanges
-from stackshiftd.shell.methods.clock import Clock
-from stackshiftd.shell.methods.cluster import ClusterMethods
-from stackshiftd.shell.methods.dead_letter import DeadLetter
-from stackshiftd.shell.methods.events import Events
-from stackshiftd.shell.methods.locks import Locks
-from stackshiftd.shell.methods.metrics import Metrics
-from stackshiftd.shell.methods.queues import Queues, file_terms
-from stackshiftd.shell.methods.run_changes import RunChanges
-from stackshiftd.shell.methods.run_logs import RunOutput
-from stackshiftd.shell.methods.run_queries import RunQueries
-from stackshiftd.shell.methods.run_waits import RunWaits
-from stackshiftd.shell.methods.schedule_changes import ScheduleChanges
-from stackshiftd.shell.methods.schedules import Schedules
-from stackshiftd.shell.methods.start import Starts
-from stackshiftd.shell.methods.state import StateMethods
-from stackshiftd.shell.methods.state_waits import StateWaits
-from stackshiftd.shell.methods.waiters import Waiters
+from stackshiftd.shell.methods.queues import file_terms
 from stackshiftd.shell.params import Answer
-from stackshiftd.shell.requests import Requests
 from stackshiftd.shell.server.connection import Connection
-from stackshiftd.shell.server.feeds import Feeds
 from stackshiftd.shell.server.jsonrpc import Request
 from stackshiftd.shell.server.listener import Listener
 from stackshiftd.shell.server.relay import Relays
-from stackshiftd.shell.server.router import Router
 from stackshiftd.shell.server.turns import Turns
 from stackshiftd.shell.standby import Standby, following
-from stackshiftd.shell.tasks import Tasks
 from stackshiftd.shell.tuning import Tuning
-from stackshiftd.shell.views.bodies import Bodies
-from stackshiftd.shell.views.entry_history import EntryHistory
-from stackshiftd.shell.views.lookup import Lookup
-from stackshiftd.shell.views.redaction import Redaction
-from stackshiftd.shell.views.run import View
 from stackshiftd.shell.work import as_work, to_end
-from stackshiftd.shell.workers.dispatcher import Dispatcher
-from stackshiftd.shell.workers.pool import STOP_MARGIN_SECONDS, Pool
-from stackshiftd.shell.workers.preflight import Preflight
+from stackshiftd.shell.workers.pool import STOP_MARGIN_SECONDS
 from stackshiftd.shell.workers.process import Launch, launch_process
 from stackshiftd.shell.workers.programs import end_strays, recorded
-from stackshiftd.shell.workers.reload import Reloads
 from stackshiftd.shell.workers.warden import Warden, await_warden
-from stackshiftd.worker.file_schedules import file_schedules
 from stackshiftd.worker.scripts.folder import remove_all
 
 if TYPE_CHECKING:  # It loads ssl, which a daemon of one machine does not need.
@@ -146,12 +90,12 @@ class Daemon:
         self._loop = asyncio.get_running_loop()
         self._data_dir = config.data_dir
         self._stopping: asyncio.Future[bool] = self._loop.create_future()
-        self._failure: BaseException | None = None
+        self.failure: BaseException | None = None
+        """The error by which the journal has failed for good."""
         self.is_asked_to_stop = False
         """Has somebody asked for it? Then it does not start again, whatever it ends by."""
         self.on_reload: Callable[[dict[str, Any]], None] = lambda _outcome: None
         """Called with what each reload has done, or `{"error": …}`."""
-        self._tasks = Tasks()
         self._in_memory = in_memory
         self._warden: Warden | None = None
         self.standby: Standby | None = None
@@ -166,151 +110,13 @@ class Daemon:
         self._began = time.monotonic()
         self.starts_over = False
         """Is the process to be replaced by a new daemon when this one has ended?"""
-        logs = self._data_dir / "logs"
-        self.engine = Engine(journal, clock, ids)
-        index = None if in_memory else self._data_dir / "history.db"
-        self._history = History(index, journal.journal_id, journal.last_seq)
-        self._lookup = Lookup(self.engine, self._history)
-        bodies = Bodies(self._lookup.entries)
-        self._catalog = Catalog(config)
-        requests = Requests(config, self.engine.ids)
-        history = EntryHistory(self.engine, self._tasks)
-        waiters = Waiters()
-        self._locks = Locks(self.engine, requests, waiters)
-        self._dispatcher = Dispatcher(
-            self.engine, self._catalog, config, bodies, self._lookup, requests, history
+        self._parts = parts = Parts(
+            config, journal, self._tuning, clock, ids, launch, in_memory=in_memory
         )
-        self._reloads = Reloads(
-            self._dispatcher,
-            self._catalog,
-            Preflight(self.engine, bodies),
-            self._tuning,
-            config.root,
-        )
-        self.pool = self._dispatcher.pool = Pool(
-            config,
-            logs,
-            self._dispatcher,
-            self._tuning,
-            lambda worker: len(self.engine.state.executions.get(worker, ())),
-            launch,
-        )
-        self._damage = Damage()
-        redaction = Redaction(with_follow_ups(config.redact.payload))
-        self._view = View(self.engine, self._lookup, bodies, self._fleet, redaction)
-        self._run_waits = RunWaits(self._view, waiters)
-        self._feeds = Feeds(
-            self.engine, self._lookup, self._view.ended, self._damage, redaction.entry
-        )
-        self._hooks = Hooks(config, self._view.at_end, self._tuning)
-        self._heartbeats = Heartbeats(config, self._catalog, logs, self.engine.room.reason)
-        self._timers = Timers(self.engine, requests.remember_ms)
-        self._upkeep = Maintenance(
-            self.engine,
-            journal,
-            self._history,
-            config,
-            lambda: self._feeds.published_seq,
-            self._tasks,
-            self._damage,
-        )
-        self._history.origin = self._upkeep
-        # On another machine another boot would count, whose daemon may lead any time.
-        boot = "" if config.member else processes.boot()
-        self._schedule_timer = ScheduleTimer(
-            self.engine, self._catalog, file_schedules(config), boot
-        )
-        self._alerts = Alerts(self.engine, self._catalog, self._history)
-        self._dispatcher.learned = self._learned
-        payload_bytes = config.limits.payload_bytes
-        looking = RunQueries(
-            self._catalog,
-            self._lookup,
-            self._view,
-            self._run_waits,
-            self._alerts.expectation,
-        )
-        output = RunOutput(
-            self._lookup,
-            logs,
-            self._tasks,
-            cluster.host if cluster is not None else "",
-            Peers(cluster) if cluster is not None else None,
-        )
-        self._queues = Queues(self.engine, self._catalog, config, waiters)
-        self._activity = Activity(self.engine, self._lookup, self._view)
-        self._metrics = Metrics(
-            self.engine,
-            self.engine.load,
-            self._activity.tally,
-            self._queues,
-            lambda: self.pool,
-            lambda: len(self.router.connections),
-        )
-        self._clock = Clock(self.engine, requests.remember_ms)
-        dead_letter = DeadLetter(self.engine, self._lookup, self._view)
-        schedules = Schedules(
-            self.engine,
-            self._catalog,
-            self._schedule_timer,
-            self._view,
-            redaction,
-            self._alerts.expectation,
-            self._heartbeats.has,
-        )
-        schedule_changes = ScheduleChanges(self.engine, self._catalog, self._schedule_timer)
-        state = StateMethods(self.engine, requests, history)
-        self._state_waits = StateWaits(self.engine, state.entry, waiters)
-        events = Events(self.engine, requests)
-        reading = (
-            self._activity,
-            self._metrics,
-            self._queues,
-            looking,
-            output,
-            dead_letter,
-            schedules,
-            schedule_changes,
-            state,
-            self._locks,
-            events,
-        )
-        tables = [
-            self._queues.table,
-            Starts(self.engine, self._catalog, self._lookup, self._view, self._queues.near).table,
-            RunChanges(self.engine, self._catalog, self._lookup, self._view, payload_bytes).table,
-            BulkChanges(self.engine, self._lookup).table,
-            dead_letter.table,
-            schedules.table,
-            schedule_changes.table,
-            state.table,
-            self._locks.table,
-            events.table,
-            self._clock.table,
-            ClusterMethods(cluster, journal, self._tasks, self).table,
-        ]
-        facts = {
-            "pid": os.getpid(),
-            "project": str(config.root),
-            "durability": config.journal.durability,
-        }
-        self.router = Router(
-            self.engine,
-            [methods.reads for methods in reading],
-            tables,
-            looking.bound | self._queues.bound | self._locks.bound | self._state_waits.bound,
-            waiters,
-            self._queues,
-            self._feeds,
-            self._lookup,
-            self._history,
-            self._damage,
-            self._catalog,
-            lambda: self.pool,
-            self,
-            facts,
-            config.limits.connections,
-        )
+        self.engine = parts.engine
+        self.pool = parts.pool
+        parts.dispatcher.learned = self._learned
+        self.router = parts.router(self, cluster)
         max_line = config.limits.payload_bytes + LINE_MARGIN
         turns = Turns()
         self._relays: Relays | None = None
@@ -330,74 +136,17 @@ class Daemon:
             return Connection(self.router, turns, max_line)
 
         self._listener = Listener(self._data_dir, connected, rfc3339(time.time_ns() // 1000))
-        self.engine.attach(self)
-
-    # --- engine.EffectSink -----------------------------------------------------------------
-
-    def fill_slots(self, now_us: int) -> None:
-        """Submit an `Assign` for each free slot that a run which is ready at `now_us` could use."""
-        self._dispatcher.fill_slots(now_us)
-
-    def timers_moved(self) -> None:
-        """Set the timers again, because the next one may be due at another time."""
-        self._timers.rearm()
-        self._schedule_timer.rearm()
-
-    def perform(self, effect: Effect, source: Any, at_us: int) -> None:
-        """Carry out an effect, whose records, of the time `at_us`, are durable."""
-        match effect:
-            case Acknowledge():
-                self._dispatcher.acknowledge(effect, source, at_us)
-            case Dispatch():
-                self._dispatcher.dispatch(effect)
-            case Granted():
-                self._locks.granted(effect)
-            case Resolve():
-                self._dispatcher.resolve(effect)
-            case Interrupt():
-                self._dispatcher.interrupt(effect)
-            case Stop():
-                self._dispatcher.stop(effect)
+        self.performer = EffectPerformer(parts, self._data_dir, self._failed)
+        self.engine.attach(self.performer)
 
     def _learned(self) -> None:
-        self._schedule_timer.learn()
-        self._alerts.learn()
+        self._parts.schedule_timer.learn()
+        self._parts.alerts.learn()
 
-    def published(self, entries: list[Entry]) -> None:
-        """Send durable entries to the feeds, count them, and answer those who waited for them: for
-        an entry of the state, or for a queue to drain. What follows from them is sent first."""
-        self._dispatcher.flush()
-        self._heartbeats.published(entries, self.engine.state)
-        self._feeds.published(entries)
-        self._activity.published(entries)
-        self._state_waits.published(entries)
-        self._queues.noticed()
-
-    def finished(self, run: Run, row: RunRow) -> None:
-        """Add a finished run to the history, answer those who wait for it, and call the hooks and
-        the heartbeat of its job."""
-        self._history.add(row)
-        self._run_waits.finished(run, row)
-        self._hooks.ended(row)
-        self._metrics.ended(row)
-        error = run.error
-        text = error_text(error.type, error.message) if error is not None else ""
-        self._heartbeats.ended(run, row, text, self.engine.state)
-
-    def lengthened(self, run: str, places: array[int]) -> None:
-        """Add the places of later records of a finished run to the history."""
-        self._history.lengthen(run, places)
-
-    def removed(self, run: str) -> None:
-        """Remove a run from the history, and delete its log."""
-        self._history.remove(run)
-        with contextlib.suppress(OSError):
-            (self._data_dir / "logs" / f"{run}.jsonl").unlink(missing_ok=True)
-
-    def failed(self, error: BaseException) -> None:
+    def _failed(self, error: BaseException) -> None:
         """Stop the daemon, because the journal has failed for good."""
         log.critical("the journal has failed, nothing more is acknowledged: %s", error)
-        self._failure = error
+        self.failure = error
         if not self._stopping.done():
             self._stopping.set_result(False)
 
@@ -442,11 +191,13 @@ class Daemon:
             return [following(self._journal.leader)]
         reason = self.engine.room.reason()
         closed = [f"only reads are served: {reason}"] if reason else []
-        return closed + [f"{shown(failed)}; its jobs cannot run" for failed in self._catalog.failed]
+        return closed + [
+            f"{shown(failed)}; its jobs cannot run" for failed in self._parts.catalog.failed
+        ]
 
     def compact(self, answer: Answer) -> None:
         """Write a snapshot; `answer` is called when it is written."""
-        self._upkeep.compact(answer)
+        self._parts.upkeep.compact(answer)
 
     def reload(self, answer: Answer | None = None, *, strict: bool = False) -> None:
         """Load the job modules as they are now; `answer` gets the outcome."""
@@ -457,16 +208,16 @@ class Daemon:
         if self.engine.room.is_closed:
             log.error("not reloaded: %s", self.engine.room.refusal())
             return
-        self._tasks.begin(self._reloaded(strict=strict), answer)
+        self._parts.tasks.begin(self._reloaded(strict=strict), answer)
 
     def preflight(self, runs: list[str] | None, answer: Answer) -> None:
         """Answer what would become of runs in flight with the job modules as they are now."""
-        self._tasks.begin(_tried(self._reloads.preflight(runs)), answer)
+        self._parts.tasks.begin(_tried(self._parts.reloads.preflight(runs)), answer)
 
     async def _reloaded(self, *, strict: bool = False) -> Any:
         """What a reload that was asked for has done. Settings that are not valid refuse it."""
         try:
-            schedules = self._reread_settings()
+            schedules = self._parts.settings.reread()
         except StackshiftError as bad:
             log.error("not reloaded: %s", bad.message)
             self.on_reload({"error": bad.as_json()})
@@ -475,42 +226,10 @@ class Daemon:
         return outcome if isinstance(outcome, StackshiftError) else outcome | schedules
 
     async def _load_code(self, *, strict: bool = False) -> Any:
-        outcome = await _tried(self._reloads.reload(strict=strict))
+        outcome = await _tried(self._parts.reloads.reload(strict=strict))
         is_refused = isinstance(outcome, StackshiftError)
         self.on_reload({"error": outcome.as_json()} if is_refused else outcome)
         return outcome
-
-    def _watched_settings(self) -> None:
-        try:
-            self._reread_settings()
-        except StackshiftError as bad:
-            log.error("the settings of before go on: %s", bad.message)
-
-    def _reread_settings(self) -> dict[str, Any]:
-        """Put in force the schedules, the heartbeat and who is told, as `stackshift.toml` has them
-        now: `{schedules: {added, changed, removed}}`. Its other settings are those of the start.
-        Raises `BadConfiguration`."""
-        code = self._catalog.code
-        code.read_settings()
-        config = load_config(self._config.root)
-        declared, before = file_schedules(config), self._schedule_timer.in_file
-        own = config.schedules, self._heartbeats.in_file
-        self._heartbeats.reread(config)
-        self._alerts.define(config)
-        if declared != before:
-            self._schedule_timer.declare(declared)
-        if not code.needs_restart(config):
-            code.settings_apply()
-        names = declared.keys() & before.keys()
-        changed = sorted(name for name in names if own[0].get(name) != own[1].get(name))
-        schedules = {
-            "added": sorted(declared.keys() - before.keys()),
-            "changed": changed,
-            "removed": sorted(before.keys() - declared.keys()),
-        }
-        if any(schedules.values()):
-            log.info("schedules of stackshift.toml: %s", schedules)
-        return {"schedules": schedules}
 
     # --- Life ------------------------------------------------------------------------------
 
@@ -529,12 +248,12 @@ class Daemon:
                     await self.employ()
                 # Only now: until jobs are known, a start would be refused because its job is not.
                 await self._open(ready)
-                self._heartbeats.begin()
+                self._parts.heartbeats.begin()
                 self._every_second()
             drain = await self._stopping
             self._listener.close()
             # To start over is no stop: nothing executes, and a service manager keeps the process.
-            if self._failure is None and not self.starts_over:
+            if self.failure is None and not self.starts_over:
                 if self._lender is not None:
                     await self._lender.close(leave=True)
                 if self.engine.is_writer:
@@ -544,8 +263,8 @@ class Daemon:
         finally:
             self._listener.close()
             await self.end()
-        if self._failure is not None:
-            raise self._failure
+        if self.failure is not None:
+            raise self.failure
 
     async def recover(self) -> None:
         """Read the journal into the state, and become its writer, without following another."""
@@ -555,20 +274,20 @@ class Daemon:
     async def _read(self) -> None:
         """Read the journal into the state, and end what earlier daemons have left."""
         engine = self.engine
-        replayed = await engine.replay(self._history.covered_seq)
+        replayed = await engine.replay(self._parts.history.covered_seq)
         if not self._in_memory:
             await self._end_strays()
-        self._history.begin(engine.snapshot_seq)
+        self._parts.history.begin(engine.snapshot_seq)
         self._tell_history(replayed)
 
     def _tell_history(self, replayed: Replay) -> None:
         for row in replayed.rows:
-            self._history.add(row)
+            self._parts.history.add(row)
         for run, places in replayed.lengthened:
-            self._history.lengthen(run, places)
+            self._parts.history.lengthen(run, places)
         for run in replayed.removed:
-            self.removed(run)
-        self._feeds.published_seq = self.engine.state.seq
+            self.performer.removed(run)
+        self._parts.feeds.published_seq = self.engine.state.seq
 
     async def _follow(self, ready: Callable[[], None]) -> bool:
         """While another daemon leads, keep the state level with what it appends, and serve those
@@ -616,8 +335,8 @@ class Daemon:
         """Become the journal's writer."""
         if await self._claim():
             self.engine.submit(c.DefineQueues("file", file_terms(self._config)))
-            self._alerts.define(self._config)
-            self._feeds.published_seq = self.engine.state.seq
+            self._parts.alerts.define(self._config)
+            self._parts.feeds.published_seq = self.engine.state.seq
 
     async def _open(self, ready: Callable[[], None]) -> None:
         """Let clients connect, or, if they could already, answer those who have waited."""
@@ -665,18 +384,20 @@ class Daemon:
             self._warden = Warden(self._data_dir, self._grace)
         await self.pool.start()
         if self.pool.is_far:
-            self._tasks.begin(self._reloads.learn())
+            self._parts.tasks.begin(self._parts.reloads.learn())
         problem = await self._first_worker()
         if problem:
             log.error("no worker could be started yet: %s", problem)
         if self._config.project.watch:
-            watch = CodeWatch(self._catalog.code, self._load_code, self._watched_settings)
-            self._tasks.begin(watch.run())
+            watch = CodeWatch(
+                self._parts.catalog.code, self._load_code, self._parts.settings.watched
+            )
+            self._parts.tasks.begin(watch.run())
 
     async def _first_worker(self) -> str:
         """Wait until jobs are known, or are not needed; returns the reason if they are not, else
         nothing."""
-        first = self._dispatcher.first_worker
+        first = self._parts.dispatcher.first_worker
         await asyncio.wait(
             (first, self._stopping),
             timeout=self._tuning.ready,
@@ -696,9 +417,9 @@ class Daemon:
             return
         with contextlib.suppress(OSError):
             daemon_log.trim(self._data_dir)
-        self._upkeep.drop_logs_if_due()
-        self._upkeep.compact_if_due()
-        self._tasks.begin(self._listener.look())
+        self._parts.upkeep.drop_logs_if_due()
+        self._parts.upkeep.compact_if_due()
+        self._parts.tasks.begin(self._listener.look())
         self._loop.call_later(1.0, self._every_second_of_standby)
 
     def _every_second(self) -> None:
@@ -709,14 +430,14 @@ class Daemon:
         with contextlib.suppress(OSError):  # A log that cannot be emptied stops no work.
             daemon_log.trim(self._data_dir)
         self.engine.look_for_room()
-        self._clock.watch()
-        self._upkeep.drop_logs_if_due()
+        self._parts.clock.watch()
+        self._parts.upkeep.drop_logs_if_due()
         if self.engine.room.is_closed:
             self._start_over_if_possible()
         else:
-            self._upkeep.compact_if_due()
+            self._parts.upkeep.compact_if_due()
         if not self._stopping.done():
-            self._tasks.begin(self._listener.look())
+            self._parts.tasks.begin(self._listener.look())
             self._next_second()
 
     def _next_second(self) -> None:
@@ -748,9 +469,10 @@ class Daemon:
     async def _wind_down(self, drain: bool) -> None:
         """Let executing runs end or hand them back, then close the journal in good order."""
         if not self._successor and not self.engine.room.read_only:
-            await self._alerts.tell_stop()
-        self._dispatcher.draining = True
-        self._schedule_timer.stop()  # Ticks that come due from here on are for the next daemon.
+            await self._parts.alerts.tell_stop()
+        self._parts.dispatcher.draining = True
+        # Ticks that come due from here on are for the next daemon.
+        self._parts.schedule_timer.stop()
         if drain:
             self._service.draining()
             await self._until_idle(None)
@@ -764,11 +486,11 @@ class Daemon:
                 self.engine.submit(
                     c.LoseExecution(run, token, f"handed back by {worker} at the stop", True)
                 )
-        self._timers.stop()
+        self._parts.timers.stop()
         self.engine.submit(c.Close())
         await self.engine.drained()
-        await self._hooks.close(self._grace)
-        await self._heartbeats.close()
+        await self._parts.hooks.close(self._grace)
+        await self._parts.heartbeats.close()
 
     async def _until_idle(self, seconds: float | None) -> None:
         """Wait until nothing executes, for at most `seconds` (None: without limit)."""
@@ -783,8 +505,8 @@ class Daemon:
         durable."""
         if self._beat is not None:
             self._beat.cancel()
-        self._timers.stop()
-        self._schedule_timer.stop()
+        self._parts.timers.stop()
+        self._parts.schedule_timer.stop()
         if self._journal.is_in_place:  # Otherwise these files belong to another daemon.
             self._listener.remove()
         for connection in list(self.router.connections):
@@ -794,14 +516,14 @@ class Daemon:
             await self._lender.close(leave=False)
         if self._warden is not None:
             await asyncio.to_thread(self._warden.dismiss)
-        await self._hooks.close(0)
-        await self._heartbeats.close(0)
+        await self._parts.hooks.close(0)
+        await self._parts.heartbeats.close(0)
         if self._relays is not None:
             await self._relays.close()
         if self._cluster is not None:
             await self._cluster.close()
-        self._tasks.cancel()
-        self._history.close()
+        self._parts.tasks.cancel()
+        self._parts.history.close()
         with contextlib.suppress(StackshiftError):
             self._journal.close()
 
@@ -814,27 +536,11 @@ class Daemon:
         times = (
             state.next_due_us(),
             state.next_permit_us(self.engine.looked_us),
-            self._schedule_timer.next_us,
+            self._parts.schedule_timer.next_us,
         )
         return min((due_us for due_us in times if due_us is not None), default=None)
 
     def ring(self) -> None:
         """Act on what is due by now, because a test has moved the clock."""
-        self.timers_moved()
+        self.performer.timers_moved()
         self.engine.poke()
-
-    # --- Workers ----------------------------------------------------------------------------
-
-    def _fleet(self, pool: str) -> Fleet:
-        """The usable workers of one queue, or (`pool` "") the shared ones."""
-        all_links = self.pool.links.values()
-        members = [link for link in all_links if link.queue == pool and not link.spare]
-        links = [link for link in members if link.usable]
-        executions = self.engine.state.executions
-        executing = sum(len(executions.get(link.id, ())) for link in links)
-        silent = frozenset(link.id for link in members if link.status == "silent")
-        no_room = self.engine.room.reason() if self.engine.room.read_only else ""
-        slots = sum(link.slots for link in links)
-        unreachable = "" if links else self.pool.unreachable(pool)
-        beats = ChainMap(*(link.beats for link in all_links if link.beats))
-        return Fleet(len(links), slots, executing, silent, no_room, unreachable, beats)

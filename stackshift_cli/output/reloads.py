@@ -14,7 +14,7 @@ def files(reply: Mapping[str, Any]) -> str:
     does if a job depends on what is not in the project."""
     gone = reply.get("gone", ())
     loaded = [file for file in reply["changed"] if file not in gone]
-    if any(reply.get("schedules", {}).values()):
+    if reply.get("sections"):
         loaded.append(CONFIG_FILE)
     did = [f"reloaded {', '.join(loaded)}"] if loaded else []
     did += [f"removed {', '.join(gone)}"] if gone else []

@@ -49,6 +49,9 @@ def test_edit_of_a_job_is_told_loaded_and_refused_where_it_is_broken(real: Shell
     assert real("daemon", "reload") == ("", "reloaded jobs/hello.py: changed hello\n", 0)
     same = "nothing had changed: the job modules were loaded again\n"
     assert real("daemon", "reload") == ("", same, 0)
+    with (real.directory / "stackshift.toml").open("a") as settings:
+        settings.write('[notify.ops]\ncommand = "true"\n')
+    assert real("daemon", "reload") == ("", "reloaded stackshift.toml\n", 0)
     (job.parent / "more.py").write_text(good.replace('"hello"', '"more"'))
     assert real("daemon", "reload") == ("", "reloaded jobs/more.py: added more\n", 0)
     (job.parent / "more.py").unlink()

@@ -68,6 +68,7 @@ def test_reload_gives_new_runs_the_new_code_and_says_what_changed(make_project: 
         "failed_modules": [],
         "in_flight": {"in_flight": 0, "go_on": 0, "unchecked": 0, "findings": []},
         "schedules": {"added": [], "changed": [], "removed": []},
+        "sections": [],
     }
     assert say(project) == 2
     assert notes(project) == []
@@ -240,8 +241,9 @@ def test_settings_that_changed_are_told_with_the_command_that_puts_them_in_force
         settings.write_text(before + text)
         wait_until(partial(noted, project, note), note)
     settings.write_text(before + target + beat)
-    project.call("daemon.reload")
+    assert project.call("daemon.reload")["sections"] == ["notify", "heartbeat"]
     wait_until(lambda: notes(project) == [], "no note")
+    assert project.call("daemon.reload")["sections"] == []
 
 
 def test_first_module_of_a_project_is_one_to_be_reloaded(make_project: Make) -> None:

@@ -53,21 +53,6 @@ STUCK_SECONDS: Final = 1.0
 """How long to wait for a hanging handler to end, once the test has failed because of it."""
 
 
-class _Daemon(Daemon):
-    """Signals when something was recorded, and keeps the error after which nothing can be."""
-
-    stirred: asyncio.Event
-    failure: BaseException | None = None
-
-    def published(self, entries: list[Entry]) -> None:
-        super().published(entries)
-        self.stirred.set()
-
-    def failed(self, error: BaseException) -> None:
-        super().failed(error)
-        self.failure = error
-
-
 class Bench:
     """One daemon and its worker; `close` ends both.
 
@@ -93,7 +78,8 @@ class Bench:
         self._loop.set_exception_handler(self._broke)
         self._thread = threading.Thread(target=self._run, name="stackshift-daemon", daemon=True)
         self._thread.start()
-        self._daemon: _Daemon
+        self._daemon: Daemon
+        self._changed: asyncio.Event
         self.do(self._open(self._journal))
 
     def _run(self) -> None:
@@ -111,7 +97,7 @@ class Bench:
 
     async def _open(self, journal: MemoryJournal) -> None:
         self._journal = journal
-        daemon = _Daemon(
+        daemon = Daemon(
             self._config,
             journal,
             clock=self.clock.now_us,
@@ -119,7 +105,8 @@ class Bench:
             launch=lambda _config, theirs: LocalProcess(self.home, theirs),
             in_memory=True,
         )
-        daemon.stirred = asyncio.Event()
+        self._changed = asyncio.Event()
+        daemon.performer.on_published = self._changed.set
         self._daemon = daemon
         await daemon.recover()
         await daemon.employ()
@@ -283,15 +270,15 @@ class Bench:
         )
 
     async def _stirred(self) -> None:
-        stirred = self._daemon.stirred
-        look = self._loop.call_later(LOOK_SECONDS, stirred.set)
-        await stirred.wait()
+        changed = self._changed
+        look = self._loop.call_later(LOOK_SECONDS, changed.set)
+        await changed.wait()
         # An alarm of the daemon that rang in the same turn of the loop has its look for work first.
         # Without this, an alarm in step with the looks here would keep the daemon from ever seeming
         # quiet: both are a millisecond apart if the clock of the test stands before a timer.
         await asyncio.sleep(0)
         look.cancel()
-        stirred.clear()
+        changed.clear()
 
     async def _greet(self) -> None:
         line = encode(self._jobs.greeting())

@@ -11,7 +11,7 @@ import os
 import resource
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sized
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -59,8 +59,8 @@ class Metrics:
         load: Load,
         tally: Tally,
         queues: Queues,
-        pool: Callable[[], Pool],
-        connections: Callable[[], int],
+        pool: Pool,
+        connections: Sized,
     ) -> None:
         self._engine = engine
         self._load = load
@@ -166,7 +166,7 @@ class Metrics:
         yield _gauge(
             "read_only", "1 while nothing can be recorded for lack of room.", engine.room.is_short
         )
-        links = list(self._pool().links.values())
+        links = list(self._pool.links.values())
         statuses = Counter(link.status for link in links)
         yield _Family(
             "stackshift_workers",
@@ -178,7 +178,7 @@ class Metrics:
         yield _gauge("slots", "Runs that the workers can execute at once.", slots)
         busy = sum(map(len, state.executions.values()))
         yield _gauge("slots_used", "Runs that execute.", busy)
-        yield _gauge("connections", "Clients that are connected.", self._connections())
+        yield _gauge("connections", "Clients that are connected.", len(self._connections))
         yield _gauge("state_entries", "Entries of the state.", len(state.values.keys))
         yield _gauge("locks", "Locks that are held or waited for.", len(state.locks))
         yield _gauge("events_kept", "Events that nobody has received yet.", len(state.events.kept))

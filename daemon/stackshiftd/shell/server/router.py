@@ -139,6 +139,7 @@ class Router:
         reads: Sequence[Reads],
         tables: Sequence[Table],
         bound: BoundTable,
+        connections: set[Connection],
         waiters: Waiters,
         queues: Queues,
         feeds: Feeds,
@@ -146,7 +147,7 @@ class Router:
         history: History,
         damage: Damage,
         catalog: Catalog,
-        pool: Callable[[], Pool],
+        pool: Pool,
         house: DaemonControl,
         facts: dict[str, Any],
         max_connections: int,
@@ -164,7 +165,7 @@ class Router:
         self._facts = facts
         self._max_connections = max_connections
         self._began = time.monotonic()
-        self.connections: set[Connection] = set()
+        self.connections = connections
         reading: Reads = {
             "daemon.status": (NoParams, self.status),
             "leader.status": (NoParams, self.status),
@@ -414,7 +415,7 @@ class Router:
                 "status": link.status,
                 "importing": link.importing or None,
             }
-            for link in self._pool().links.values()
+            for link in self._pool.links.values()
         ]
         names = self._queues.names()
         return self._facts | {
@@ -427,7 +428,7 @@ class Router:
             "queues": [self._queues.shown(name) for name in names[:MAX_QUEUES]],
             "more_queues": max(0, len(names) - MAX_QUEUES),
             "workers": workers,
-            "hosts": self._pool().hosts_shown(),
+            "hosts": self._pool.hosts_shown(),
             "dead": state.dead,
             "undelivered": state.undelivered,
             "troubles": [
