@@ -9,6 +9,7 @@ then refuses in the worker.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from enum import Enum
 from typing import Any, Final
 
 _DAY: Final = r"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])"
@@ -70,4 +71,19 @@ def close(schema: dict[str, Any], titles: set[str]) -> dict[str, Any]:
     for node in nodes(schema):
         if node.get("type") == "object" and node.get("title") in titles:
             node["additionalProperties"] = False
+    return schema
+
+
+def finds_others(of: type[Enum]) -> bool:
+    """Does an enum take other values than those of its members? It does if it has a `_missing_` of
+    its own, as one that disregards case, and all flags do, which can be combined."""
+    return of._missing_.__func__ is not Enum._missing_.__func__  # type: ignore[attr-defined]
+
+
+def leave_open(schema: dict[str, Any], titles: set[str]) -> dict[str, Any]:
+    """Rewrite `schema` in place, so that its enums with one of these titles take any value; returns
+    it. Their members are still named."""
+    for node in nodes(schema):
+        if "enum" in node and node.get("title") in titles:
+            node["examples"] = node.pop("enum")
     return schema

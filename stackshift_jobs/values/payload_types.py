@@ -55,7 +55,8 @@ def check_type(of: Any) -> None:
 
 def schema(of: Any) -> dict[str, Any] | None:
     """The JSON Schema of a type; None for `None` and `Any`. It accepts whatever `encoding` writes
-    for a value of the type. Raises `Usage` if nothing can be made of JSON as this type.
+    for a value of the type, and whatever functions of the type's own make one of. Raises `Usage` if
+    nothing can be made of JSON as this type.
 
     A dataclass and a TypedDict allow no other fields than their own, because a misspelt one would
     be dropped silently. A `msgspec.Struct` (`forbid_unknown_fields`) and a pydantic model (`extra`)
@@ -91,6 +92,7 @@ def _schema_by_msgspec(of: Any, described: _Msgspec) -> dict[str, Any]:
 
     made = msgspec.json.schema(of, schema_hook=refer)
     json_schema.close(made, described.closed)
+    json_schema.leave_open(made, described.open_enums)
     for model, name in models.items():
         part = pydantic_models.model_schema(model, name)
         inner = part.pop("$defs", {})
@@ -105,7 +107,8 @@ def _schema_by_msgspec(of: Any, described: _Msgspec) -> dict[str, Any]:
 
 class _Msgspec:
     """A type that msgspec can read. `kind` is its description by `msgspec.inspect`, `closed` are
-    the names of the dataclasses and TypedDicts in it."""
+    the names of the dataclasses and TypedDicts in it, `open_enums` those of its enums that take
+    other values than those of their members."""
 
     def __init__(self, of: Any) -> None:
         import msgspec
@@ -118,6 +121,8 @@ class _Msgspec:
         self.has_timedelta = any(isinstance(k, msgspec.inspect.TimeDeltaType) for k in kinds)
         own = (msgspec.inspect.DataclassType, msgspec.inspect.TypedDictType)
         self.closed = {kind.cls.__name__ for kind in kinds if isinstance(kind, own)}
+        enums = [kind.cls for kind in kinds if isinstance(kind, msgspec.inspect.EnumType)]
+        self.open_enums = {each.__name__ for each in enums if json_schema.finds_others(each)}
 
 
 def _description(of: Any) -> Any:
@@ -136,12 +141,15 @@ def _remembered(of: Any) -> Any:
 def _described(of: Any) -> Any:
     if pydantic_models.is_model(of):
         return of
+    with suppress(Exception):  # Whatever is in the way, msgspec finds it too.
+        if pydantic_models.mentions(pydantic_models.is_dataclass, of):
+            return pydantic_models.AnyModel(of)
     try:
         return _Msgspec(of)
     except Exception as bad:  # A name that annotations use and nobody defines is a `NameError`.
         why = bad
     with suppress(Exception):  # If neither can, msgspec gives its reason in fewer words.
-        if pydantic_models.mentions_models(of):
+        if pydantic_models.mentions(pydantic_models.is_model, of):
             return pydantic_models.AnyModel(of)
     raise _unreadable(of, why) from why
 

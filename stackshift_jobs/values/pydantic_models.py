@@ -8,13 +8,14 @@ and is validated as JSON: a strict model takes text for a datetime.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from functools import lru_cache
 from inspect import signature
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
 from stackshift_jobs.errors import PayloadRefused
+from stackshift_jobs.values.pydantic_schema import schema_generator
 
 _ASTERISKS: Final = "*" * 10
 """What pydantic writes instead of a secret."""
@@ -108,17 +109,23 @@ def _parts_of(of: Any, seen: set[int]) -> Iterator[Any]:
         yield from _parts_of(part, seen)
 
 
-def mentions_models(of: Any, seen: frozenset[Any] = frozenset()) -> bool:
-    """Is there a model in a type: among its arguments (`dict[str, list[Cat | Dog]]`) or, at any
-    depth, in the annotations of a class? Raises what evaluating these raises."""
-    if is_model(of):
+def is_dataclass(of: Any) -> bool:
+    """Is the type a dataclass of pydantic's? Others would read it as an ordinary dataclass, and
+    leave out its validators."""
+    return isinstance(of, type) and "__pydantic_validator__" in vars(of) and not is_model(of)
+
+
+def mentions(is_meant: Callable[[Any], bool], of: Any, seen: frozenset[Any] = frozenset()) -> bool:
+    """Is there one that is meant in a type: among its arguments (`dict[str, list[Cat | Dog]]`) or,
+    at any depth, in the annotations of a class? Raises what evaluating these raises."""
+    if is_meant(of):
         return True
     parts = get_args(of)
     of_class = get_origin(of) or of
-    if isinstance(of_class, type) and of_class not in seen:
+    if isinstance(of_class, type) and of_class not in seen and not is_model(of_class):
         seen |= {of_class}
         parts += tuple(get_type_hints(of_class, include_extras=True).values())
-    return any(mentions_models(part, seen) for part in parts)
+    return any(mentions(is_meant, part, seen) for part in parts)
 
 
 class AnyModel:
@@ -226,5 +233,7 @@ def model_schema(model: Any, name: str = "") -> dict[str, Any]:
     """The JSON Schema of a model. With a `name`, it is one to stand in the `$defs` of another
     schema under that name: what it defines itself are `NAME.Part`, and are still within it."""
     template = f"#/$defs/{name}.{{model}}" if name else "#/$defs/{model}"
-    schema: dict[str, Any] = model.model_json_schema(ref_template=template)
+    schema: dict[str, Any] = model.model_json_schema(
+        ref_template=template, schema_generator=schema_generator()
+    )
     return schema

@@ -23,6 +23,7 @@ from helpers.project import environment
 TYPES = f"{SDK}.values.payload_types"
 TIMEDELTAS = f"{SDK}.values.timedeltas"
 MODELS = f"{SDK}.values.pydantic_models"
+SCHEMA = f"{SDK}.values.pydantic_schema"
 TICKS = f"{DAEMON}.core.decide.cron.ticks"
 
 
@@ -34,12 +35,12 @@ def test_every_package_is_read() -> None:
 
 def test_sdk_imports_the_standard_library_alone() -> None:
     """It lives in other people's environments; what converts types is loaded when it is needed."""
-    others = (
-        each for each in imports(SDK) if each.module not in (TYPES, TIMEDELTAS, MODELS, PLUGIN)
-    )
+    readers = (TYPES, TIMEDELTAS, MODELS, SCHEMA)
+    others = (each for each in imports(SDK) if each.module not in (*readers, PLUGIN))
     assert refused(others, SDK, "annotationlib") == []  # of the standard library since 3.14
     models = ("pydantic", "pydantic_core")
-    for module, *libraries in ((TYPES, "msgspec"), (TIMEDELTAS, "msgspec"), (MODELS, *models)):
+    used = (("msgspec",), ("msgspec",), models, models)
+    for module, libraries in zip(readers, used, strict=True):
         typed = list(imports(SDK, module))
         assert refused(iter(typed), SDK, *libraries) == []
         assert {each.late for each in typed if each.package in libraries} == {True}

@@ -22,7 +22,7 @@ def why(schema: dict[str, Any], value: Any) -> tuple[str, str]:
     """The path and the reason for which `value` does not fit `schema`."""
     with pytest.raises(fastjsonschema.JsonSchemaValueException) as refused:
         fastjsonschema.compile(schema, use_default=False)(value)
-    return refusal(refused.value)
+    return refusal(refused.value, schema)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_values_are_shown_as_json() -> None:
     order: dict[str, Any] = {"items": [], "customer": None}
     assert why(ORDER, order | {"size": "M"}) == ("$.size", 'must be one of "S", "L", 3')
     assert why({"items": {"const": True}}, [False]) == ("$[0]", "must be true")
-    none = why({"anyOf": [{"type": "null"}, {"type": "string"}]}, 1)
+    none = why({"anyOf": [{"type": "boolean"}, {"type": "string"}]}, 1)
     assert none == ("$", "is none of what it may be")
 
 
@@ -72,3 +72,44 @@ def test_names_are_bounded() -> None:
     value = {f"f{number}": 1 for number in range(1000)}
     _, reason = why(ORDER, value)
     assert reason.endswith("'f101' and 995 more are not fields")
+
+
+SHAPE: dict[str, Any] = {
+    "type": "object",
+    "properties": {"side": {"type": "integer"}, "kind": {"const": "square"}},
+    "required": ["side", "kind"],
+}
+SHAPES: dict[str, Any] = {
+    "properties": {
+        "maybe": {"anyOf": [{"$ref": "#/$defs/Square"}, {"type": "null"}]},
+        "one": {
+            "oneOf": [{"$ref": "#/$defs/Square"}, {"type": "null"}, {"type": "boolean"}],
+            "discriminator": {
+                "propertyName": "kind",
+                "mapping": {"square": "#/$defs/Square", "cube": "#/$defs/Square"},
+            },
+        },
+        "named": {"anyOf": [{"required": ["id"]}, {"required": ["ID"]}]},
+    },
+    "$defs": {"Square": SHAPE},
+}
+
+
+@pytest.mark.parametrize(
+    ("value", "path", "reason"),
+    [
+        ({"maybe": {"side": "3", "kind": "square"}}, "$.maybe.side", "must be integer"),
+        ({"maybe": {"side": 3}}, "$.maybe", "'kind' is missing"),
+        ({"maybe": 3}, "$.maybe", "must be object"),
+        ({"one": {"side": "3", "kind": "square"}}, "$.one.side", "must be integer"),
+        ({"one": {"side": 3}}, "$.one", """'kind' is missing: one of "square", "cube\""""),
+        ({"one": {"kind": "ball"}}, "$.one", """'kind' must be one of "square", "cube\""""),
+        ({"one": 3}, "$.one", "is none of what it may be"),
+        ({"named": {}}, "$.named", "'id' or 'ID' is missing"),
+    ],
+)
+def test_part_that_does_not_fit_is_named_within_what_was_meant(
+    value: dict[str, Any], path: str, reason: str
+) -> None:
+    """Where a value may be one of several, the field that tells them apart says which."""
+    assert why(SHAPES, value) == (path, reason)

@@ -341,7 +341,7 @@ class Catalog:
         try:
             check(value)
         except fastjsonschema.JsonSchemaValueException as bad:
-            path, why = refusal(bad)
+            path, why = refusal(bad, schema)
             raise PayloadRefused(
                 f"payload of {job.name} at {path}: {why}",
                 hint=f"stackshift jobs schema {job.name}",

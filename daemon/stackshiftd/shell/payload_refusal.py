@@ -10,6 +10,8 @@ import difflib
 import json
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from stackshift_jobs.values.json_schema import FORMATS
+
 if TYPE_CHECKING:
     import fastjsonschema
 
@@ -25,8 +27,8 @@ class Refusal(NamedTuple):
     why: str
 
 
-def refusal(bad: fastjsonschema.JsonSchemaValueException) -> Refusal:
-    """What the checker's error `bad` means."""
+def refusal(bad: fastjsonschema.JsonSchemaValueException, schema: dict[str, Any]) -> Refusal:
+    """What the checker's error `bad` means; `schema` is the whole one that it was found with."""
     path = "$" + "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in bad.path[1:])
     why = bad.message.removeprefix(bad.name or "").strip()
     definition = bad.definition if isinstance(bad.definition, dict) else {}
@@ -41,10 +43,52 @@ def refusal(bad: fastjsonschema.JsonSchemaValueException) -> Refusal:
     elif bad.rule == "const":
         why = f"must be {_shown(bad.rule_definition)}"
     elif bad.rule in ("anyOf", "oneOf"):
-        why = "is none of what it may be"
+        meant = _meant(bad.rule_definition, definition.get("discriminator", {}), bad.value)
+        if meant is not None and (inner := _refused_by(meant, bad.value, schema)) is not None:
+            return Refusal(path + inner.path.removeprefix("$"), inner.why)
+        why = _none_of(bad.rule_definition, definition.get("discriminator", {}), bad.value)
     if definition.get("title") == "Secret":
         why = _SECRET
     return Refusal(path, why)
+
+
+def _meant(options: list[Any], discriminator: dict[str, Any], value: Any) -> Any:
+    """The one of several schemas that whoever wrote `value` had in mind; None if that is not
+    known. One is named by the field that tells them apart, or stands beside `null` alone."""
+    if discriminator and isinstance(value, dict):
+        tag = value.get(discriminator["propertyName"])
+        reference = discriminator.get("mapping", {}).get(tag if isinstance(tag, str) else str(tag))
+        return reference and {"$ref": reference}
+    others = [each for each in options if each.get("type") != "null"]
+    return others[0] if len(others) == 1 and value is not None else None
+
+
+def _refused_by(part: dict[str, Any], value: Any, schema: dict[str, Any]) -> Refusal | None:
+    """Why a part of the schema does not take the value; None if it does."""
+    import fastjsonschema
+
+    check = fastjsonschema.compile(
+        part | {"$defs": schema.get("$defs", {})}, use_default=False, formats=FORMATS
+    )
+    try:
+        check(value)
+    except fastjsonschema.JsonSchemaValueException as bad:
+        return refusal(bad, schema)
+    return None
+
+
+def _none_of(options: list[Any], discriminator: dict[str, Any], value: Any) -> str:
+    """Why `value` is none of several: a field is missing that has several names, or the one that
+    tells the others apart."""
+    if all(each.keys() == {"required"} for each in options):
+        return f"{_names([each['required'][0] for each in options], 'or')} is missing"
+    if discriminator and isinstance(value, dict):
+        name = discriminator["propertyName"]
+        tags = ", ".join(map(_shown, discriminator.get("mapping", {})))
+        if name not in value:
+            return f"{name!r} is missing: one of {tags}"
+        return f"{name!r} must be one of {tags}"
+    return "is none of what it may be"
 
 
 def _missing(value: dict[str, Any], definition: dict[str, Any]) -> str:
@@ -63,11 +107,11 @@ def _missing(value: dict[str, Any], definition: dict[str, Any]) -> str:
     return f"{why}: did you mean {_names(meant)}?" if meant else why
 
 
-def _names(names: list[str]) -> str:
+def _names(names: list[str], conjunction: str = "and") -> str:
     shown = [repr(name) for name in names[:_MOST_NAMED]]
     more = [f"{len(names) - len(shown)} more"] if len(names) > len(shown) else []
     *first, last = [*shown, *more]
-    return f"{', '.join(first)} and {last}" if first else last
+    return f"{', '.join(first)} {conjunction} {last}" if first else last
 
 
 def _shown(value: Any) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import Enum
+from enum import Enum, IntFlag
 from functools import partial
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypedDict
 
 import fastjsonschema
 import msgspec
@@ -260,3 +260,168 @@ def test_object_and_any_take_everything() -> None:
     for to in (dict[str, object], dict[str, Any]):
         assert convert(GOOD, to) == GOOD
         checker(to)(GOOD)
+
+
+class Shade(Enum):
+    """An enum that disregards case."""
+
+    RED = "red"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Shade | None:
+        return next((each for each in cls if each.value == str(value).lower()), None)
+
+
+class Access(IntFlag):
+    READ = 4
+    WRITE = 2
+
+
+@dataclass
+class Paint:
+    shade: Shade
+    access: Access = Access.READ
+
+
+class PaintModel(pydantic.BaseModel):
+    shade: Shade
+    access: Access = Access.READ
+
+
+def split(value: Any) -> Any:
+    """What is split where it is text."""
+    return value.split(",") if isinstance(value, str) else value
+
+
+class Tagged(pydantic.BaseModel):
+    tags: Annotated[list[str], pydantic.BeforeValidator(split)]
+
+
+class Counted(pydantic.BaseModel):
+    count: Annotated[int, pydantic.WrapValidator(lambda v, read: 0 if v == "none" else read(v))]
+
+
+class Moved(pydantic.BaseModel):
+    city: str
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _of_old(cls, value: Any) -> Any:
+        return {"city": value["town"]} if "town" in value else value
+
+
+class Called(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid")
+    user: str = pydantic.Field(
+        validation_alias=pydantic.AliasChoices(
+            "user", "userName", pydantic.AliasPath("account", "name")
+        )
+    )
+
+
+class Named(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(alias_generator=str.upper, populate_by_name=True)
+    user: str
+
+
+class Pair(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid")
+    first: str = pydantic.Field(validation_alias=pydantic.AliasPath("pair", 0))
+    second: str = pydantic.Field(validation_alias=pydantic.AliasPath("pair", 1))
+
+
+@pydantic.dataclasses.dataclass
+class NamedData:
+    user: str = pydantic.Field(validation_alias=pydantic.AliasChoices("user", "userName"))
+
+
+@dataclass
+class Holder:
+    held: list[Called]
+    moved: Moved | None = None
+
+
+@pytest.mark.parametrize(
+    ("of", "value"),
+    [
+        (Paint, {"shade": "RED", "access": 6}),
+        (PaintModel, {"shade": "RED", "access": 6}),
+        (Tagged, {"tags": "a,b"}),
+        (Counted, {"count": "none"}),
+        (Moved, {"town": "Ulm"}),
+        (Called, {"user": "ada"}),
+        (Called, {"userName": "ada"}),
+        (Called, {"account": {"name": "ada"}}),
+        (Named, {"USER": "ada"}),
+        (Named, {"user": "ada"}),
+        (NamedData, {"userName": "ada"}),
+        (Pair, {"pair": ["a", "b"]}),
+        (Holder, {"held": [{"userName": "ada"}], "moved": {"town": "Ulm"}}),
+    ],
+    ids=str,
+)
+def test_schema_accepts_what_functions_and_names_of_the_type_read(of: Any, value: Any) -> None:
+    """A payload is refused at its start only if its job could not read it."""
+    convert(value, of)
+    checker(of)(value)
+
+
+@pytest.mark.parametrize(
+    ("of", "value"),
+    [(Called, {}), (Named, {"usr": "ada"}), (Pair, {}), (Called, {"user": "a", "x": 1})],
+    ids=str,
+)
+def test_schema_of_a_field_with_several_names_needs_one_of_them(of: Any, value: Any) -> None:
+    """As the model does."""
+    with pytest.raises(PayloadRefused):
+        convert(value, of)
+    with pytest.raises(fastjsonschema.JsonSchemaValueException):
+        checker(of)(value)
+
+
+def test_schema_still_says_what_a_function_makes_of_a_value() -> None:
+    """People read it in `jobs schema`."""
+    made = schema(Tagged)
+    assert made is not None
+    assert made["properties"]["tags"]["anyOf"] == [
+        {"items": {"type": "string"}, "type": "array"},
+        {},
+    ]
+
+
+@pydantic.dataclasses.dataclass
+class Checked:
+    """Which pydantic validates, and no other reader."""
+
+    amount: Annotated[int, pydantic.Field(gt=0)]
+    user: str = pydantic.Field(default="root", alias="userName")
+
+    @pydantic.field_validator("user")
+    @classmethod
+    def _lower(cls, value: str) -> str:
+        return value.lower()
+
+
+@dataclass
+class Order:
+    lines: dict[str, Checked]
+
+
+@pytest.mark.parametrize(
+    ("of", "wrap"),
+    [
+        (Checked, lambda x: x),
+        (list[Checked], lambda x: [x]),
+        (Order, lambda x: {"lines": {"a": x}}),
+    ],
+    ids=["itself", "list", "dataclass"],
+)
+def test_dataclass_of_pydantic_is_read_by_pydantic(of: Any, wrap: Any) -> None:
+    """With its validators, also as a part of another type; and its schema takes what is written."""
+    made = convert(wrap({"amount": 3, "userName": "ADA"}), of)
+    assert "user='ada'" in repr(made)
+    written = plain(made)
+    checker(of)(written)
+    assert convert(written, of) == made
+    with pytest.raises(PayloadRefused, match=r"amount.*greater than 0"):
+        convert(wrap({"amount": 0}), of)
