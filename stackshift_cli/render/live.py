@@ -9,6 +9,7 @@ too.
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ from stackshift_cli.daemon.feed import Deadline, End, FeedRecord, follow
 from stackshift_cli.daemon.session import Session
 from stackshift_cli.render.console import console, glyphs
 from stackshift_cli.render.picture import Frame, picture
+from stackshift_cli.screen.echo import echo_off
 from stackshift_jobs.errors import DaemonUnavailable, NotFound
 from stackshift_jobs.values.limits import FINISHED
 
@@ -45,21 +47,28 @@ def draw_until_end(session: Session, run_id: str, deadline: Deadline) -> dict[st
     """Draw the run `run_id` until it ends and return the run object. Raises `TimedOut` at
     `deadline`."""
     drawing = _Drawing(session, run_id)
-    drawing.live.start()
-    try:
-        if drawing.run["status"] in FINISHED:
-            return drawing.run
-        for happening in follow(session, {"run": run_id, "since_seq": drawing.newest_seq}):
-            if isinstance(happening, End):
-                drawing.run.update(happening.run)
-                drawing.end()
-                return happening.run
-            if isinstance(happening, FeedRecord):
-                drawing.take(happening.body)
-            drawing.refresh()
-            deadline.check(run_id)
-    finally:
-        drawing.stop()
+    with echo_off(sys.stdout.fileno()):
+        drawing.live.start()
+        try:
+            return _drawn_until_end(drawing, deadline)
+        finally:
+            drawing.stop()
+
+
+def _drawn_until_end(drawing: _Drawing, deadline: Deadline) -> dict[str, Any]:
+    run_id = str(drawing.run["id"])
+    if drawing.run["status"] in FINISHED:
+        return drawing.run
+    feed = {"run": run_id, "since_seq": drawing.newest_seq}
+    for happening in follow(drawing.session, feed):
+        if isinstance(happening, End):
+            drawing.run.update(happening.run)
+            drawing.end()
+            return happening.run
+        if isinstance(happening, FeedRecord):
+            drawing.take(happening.body)
+        drawing.refresh()
+        deadline.check(run_id)
     raise AssertionError("a feed of a run ends with the run")
 
 

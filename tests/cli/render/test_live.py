@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pexpect
@@ -123,6 +126,37 @@ def test_one_frame_is_left_after_a_resize(
     assert text.count("STEP") == 1, text
     assert text.count("page-07") == 1, text
     assert max(map(len, text.splitlines())) <= 60
+
+
+def test_enter_below_the_picture_leaves_one_frame(
+    follow: Any, run: dict[str, Any], daemon: FakeDaemon
+) -> None:
+    """The terminal does not show what is typed, which would push the picture down; afterwards it
+    does again."""
+    follower = follow(80, 24)
+    follower.expect("running in worker w1")
+    follower.child.send("\n\n")
+    daemon.append(done(run, 1))
+    follower.expect("page-01")
+    follower.expect("running in worker w1")
+    daemon.finish(run, 12, result="fine")
+    text = follower.end()
+    assert "hello  running" not in text
+    assert text.count("STEP") == 1, text
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.usefixtures("run")
+def test_terminal_shows_what_is_typed_after_a_signal(follow: Any, number: int) -> None:
+    """However the follower ends, the shell after it is not left with a terminal without echo."""
+    follower = follow(80, 24)
+    follower.expect("running in worker w1")
+    assert not follower.child.getecho()
+    # Keeps the terminal as it is when the follower has left it.
+    with Path(os.ttyname(follower.child.child_fd)).open("rb", buffering=0):
+        follower.child.kill(number)
+        follower.child.wait()
+        assert follower.child.getecho()
 
 
 def test_no_tick_while_a_step_is_tried_again(
