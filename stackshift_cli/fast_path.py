@@ -12,6 +12,7 @@ from stackshift_cli.arguments import Given, Globals
 from stackshift_cli.commands.small_parser import Parsed, parse
 from stackshift_cli.commands.spec import EVENT_SEND, FAST, START, Command
 from stackshift_cli.daemon.session import Session
+from stackshift_jobs.errors import Usage
 
 
 def run(argv: list[str]) -> int | None:
@@ -25,7 +26,12 @@ def run(argv: list[str]) -> int | None:
         return None
     if user_config.may_want_json():
         return None
-    return _do(command, Session(options), Given(parsed.values))
+    try:
+        return _do(command, Session(options), Given(parsed.values))
+    except Usage as refused:
+        from stackshift_cli.commands.typed_names import as_typed
+
+        raise as_typed(refused, command) from refused
 
 
 def _plain(argv: list[str]) -> tuple[Command, Parsed] | None:

@@ -26,5 +26,9 @@ def execute(command: Command, globals_: Values, values: Values) -> int:
     session = Session(options)
     try:
         return int(verb(session, Given(values)))
+    except Usage as refused:
+        from stackshift_cli.commands.typed_names import as_typed
+
+        raise as_typed(refused, command) from refused
     finally:
         session.hang_up()

@@ -151,7 +151,8 @@ def _field(text: str) -> tuple[str, Any]:
     if not equals or key in ("", ":"):
         raise Usage(f"-F takes K=TEXT or K:=JSON, not {text!r}")
     if key.endswith(":"):
-        return key[:-1], _load(value.encode("utf-8", "surrogateescape"), f"-F {key[:-1]}")
+        key, data = key[:-1], value.encode("utf-8", "surrogateescape")
+        return key, _load(data, f"-F {key}", hint=f"for text, without the colon: -F {key}=TEXT")
     return key, value
 
 
@@ -221,7 +222,7 @@ def number_given(name: str, text: str) -> int | float:
 
 _BOM: Final = b"\xef\xbb\xbf"
 _EMPTY: Final = {"the payload": "pass {}, or remove -p if there is no payload"}
-"""The hint if standard input is empty, by what is read from it."""
+"""The hint if nothing is given, by what it should be."""
 
 
 def _read(text: str, what: str) -> bytes:
@@ -239,13 +240,11 @@ def _read(text: str, what: str) -> bytes:
             raise Usage(f"cannot read {what} from {text[1:]}: {bad.strerror}") from bad
     else:
         data = text.encode("utf-8", "surrogateescape")
-    if text == "-" and not data.strip():
-        raise PayloadRefused(
-            f"cannot read {what} from standard input: it is empty",
-            hint=_EMPTY.get(what, "pass null or another value"),
-            path="$",
-        )
     data = data.removeprefix(_BOM)  # Editors write one at the beginning of a file.
+    if not data.strip():
+        raise PayloadRefused(
+            _empty(text, what), hint=_EMPTY.get(what, "pass null or another value"), path="$"
+        )
     if len(data) > MAX_PAYLOAD_BYTES:
         raise PayloadRefused(
             f"{what} is larger than {MAX_PAYLOAD_BYTES >> 20} MiB, the most that can be allowed",
@@ -254,7 +253,13 @@ def _read(text: str, what: str) -> bytes:
     return data
 
 
-def _load(data: bytes, what: str) -> Any:
+def _empty(text: str, what: str) -> str:
+    if text == "-":
+        return f"cannot read {what} from standard input: it is empty"
+    return f"{text[1:]} is empty" if text.startswith("@") else f"{what} is empty"
+
+
+def _load(data: bytes, what: str, hint: str = "pass JSON, quoted for the shell") -> Any:
     try:
         return _decode(data.decode("utf-8"))
     except (ValueError, RecursionError):
@@ -264,9 +269,7 @@ def _load(data: bytes, what: str) -> Any:
     try:
         return strict_json.loads(data, MAX_PAYLOAD_BYTES)
     except StackshiftError as bad:
-        raise PayloadRefused(
-            f"{what}: {bad.message}", hint="pass JSON, quoted for the shell", **bad.fields
-        ) from bad
+        raise PayloadRefused(f"{what}: {bad.message}", hint=hint, **bad.fields) from bad
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -244,7 +244,7 @@ class Catalog:
         if params.unique is not None:
             said["unique"] = check_key(params.unique, "a unique key")
         elif params.on_duplicate is not None and not job.unique:
-            raise Usage("on_duplicate is given without a unique key")
+            raise Usage(f"on_duplicate requires a unique key, and job {job.name!r} has none")
         if params.on_duplicate is not None:
             said["on_duplicate"] = one_of(params.on_duplicate, ON_DUPLICATE, "on_duplicate")
         if params.priority is not None:

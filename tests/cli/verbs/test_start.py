@@ -20,6 +20,7 @@ from stackshift_jobs.errors import (
     NotFound,
     PayloadRefused,
     StackshiftError,
+    Usage,
 )
 
 ERROR = {"type": "ValueError", "message": "no", "traceback": "Traceback…"}
@@ -44,6 +45,28 @@ def test_empty_standard_input_is_no_payload(shell: Shell, daemon: FakeDaemon, gi
         "hint: pass {}, or remove -p if there is no payload\n"
     )
     assert daemon.requests == []
+
+
+@pytest.mark.parametrize(
+    ("given", "told"), [("", "the payload is empty"), ("@empty.json", "empty.json is empty")]
+)
+def test_empty_text_or_file_is_no_payload(
+    shell: Shell, daemon: FakeDaemon, given: str, told: str
+) -> None:
+    """Such as `-p "$PAYLOAD"` without that variable."""
+    (shell.directory / "empty.json").write_bytes(b"\xef\xbb\xbf\r\n")
+    assert shell("start", "hello", "-p", given).stderr == (
+        f"error[payload_refused]: {told}\nhint: pass {{}}, or remove -p if there is no payload\n"
+    )
+    assert daemon.requests == []
+
+
+def test_refusal_names_the_option(shell: Shell, daemon: FakeDaemon) -> None:
+    """On the fast path, and on the other."""
+    refuse(daemon, Usage("on_duplicate must be refuse, not 'x'"))
+    for more in ([], ["--wait"]):
+        told = shell("start", "hello", "--on-duplicate", "x", *more)
+        assert told.stderr == "error[usage]: --on-duplicate must be refuse, not 'x'\n"
 
 
 def test_prints_the_id_and_nothing_else(shell: Shell, daemon: FakeDaemon) -> None:

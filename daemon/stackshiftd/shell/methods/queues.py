@@ -277,7 +277,7 @@ def _rate(text: str | None) -> tuple[int | None, int]:
     try:
         rate = parse_rate(text)
     except ValueError as bad:
-        raise Usage(f"rate {text!r} is neither {bad} nor `none`") from None
+        raise Usage(f"rate must be {bad}, or none, not {text!r}") from None
     return rate.count, rate.per_ms
 
 
