@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import islice, pairwise
 
 import pytest
@@ -121,6 +122,29 @@ def test_invalid_schedule_is_refused(expression: str, timezone: str, told: str) 
     with pytest.raises(Usage) as refused:
         clock_of(expression, timezone, 0)
     assert told in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("expression", "advised"),
+    [
+        ("0 0 * * fri-mon", "write fri-sat,sun-mon for fri-mon"),
+        ("0 0 * * SAT-sun", "write SAT,sun for SAT-sun"),
+        ("0 22-4 * * *", "write 22-23,0-4 for 22-4"),
+        ("50-10,30 * * * *", "write 50-59,0-10 for 50-10"),
+        ("0 0 * nov-feb *", "write nov-dec,jan-feb for nov-feb"),
+        ("0 0 0 * * *", '"@every 10s"'),
+        ("CRON_TZ=Europe/Berlin 0 0 * * *", "--timezone Europe/Berlin"),
+        ("TZ=Asia/Tokyo @daily", "--timezone Asia/Tokyo"),
+        ("61 * * * *", "five fields such as"),
+    ],
+)
+def test_hint_says_what_to_write_instead(expression: str, advised: str) -> None:
+    """What other schedulers take is named as it is written here."""
+    with pytest.raises(Usage) as refused:
+        clock_of(expression, "UTC", 0)
+    assert advised in refused.value.hint
+    for written in re.findall(r"write (\S+) for (\S+)", refused.value.hint):
+        clock_of(expression.replace(written[1], written[0]), "UTC", 0)
 
 
 def test_near_names_are_hinted_at() -> None:

@@ -24,6 +24,7 @@ from cronsim import CronSim, CronSimError
 
 from stackshift_jobs.errors import Usage
 from stackshift_jobs.values.durations import MAX_TIME_US, milliseconds, rfc3339, to_datetime, to_us
+from stackshiftd.core.decide.cron.advice import advice
 from stackshiftd.core.decide.cron.clock_changes import changes, offset_us
 
 EVERY: Final = "@every "
@@ -45,8 +46,6 @@ _LARGE_US: Final = 180 * _MINUTE_US
 """A change of the clocks that cron does not make up for."""
 _UNTIL_CAUGHT_UP_US: Final = _LARGE_US + 60 * _MINUTE_US
 _ONE_WITH_STEP: Final = re.compile(r"\b(\w+)-\1/\d+")
-_HINT: Final = 'five fields such as "0 9 * * 1-5", or @hourly @daily @weekly @monthly @yearly, '
-_FORMS: Final = _HINT + '"@every 30m" or @reboot'
 
 
 class Clock(Protocol):
@@ -174,18 +173,26 @@ def _parsed(expression: str, timezone: str) -> tuple[int, str, tzinfo]:
     if len(expression) > MAX_EXPRESSION or len(fields.split()) != 5:
         known = (*ALIASES, REBOOT)
         near = difflib.get_close_matches(expression, known, 1) if expression[:1] == "@" else []
-        hint = f"did you mean {near[0]}?" if near else _FORMS
+        hint = f"did you mean {near[0]}?" if near else advice(expression[:MAX_EXPRESSION])
         raise Usage(f"{expression[:MAX_EXPRESSION]!r} is not a valid schedule", hint=hint)
     try:
         first = next(CronSim(fields, datetime(2024, 1, 1, tzinfo=UTC)), None)
     except CronSimError as bad:
         if _names_no_date(fields):
-            raise Usage(f"the schedule {expression!r} never ticks", hint=_FORMS) from bad
+            raise Usage(
+                f"the schedule {expression!r} never ticks", hint=advice(expression)
+            ) from bad
         reason = str(bad)[:1].lower() + str(bad)[1:]
-        raise Usage(f"{expression!r} is not a valid schedule: {reason}", hint=_FORMS) from bad
+        raise Usage(
+            f"{expression!r} is not a valid schedule: {reason}", hint=advice(expression)
+        ) from bad
     if first is None:
-        raise Usage(f"the schedule {expression!r} never ticks", hint=_FORMS)
+        raise Usage(f"the schedule {expression!r} never ticks", hint=advice(expression))
     return 0, fields, zone
+
+
+def _refused(expression: str, why: str) -> Usage:
+    return Usage(why.format(repr(expression)), hint=advice(expression))
 
 
 def _names_no_date(fields: str) -> bool:
