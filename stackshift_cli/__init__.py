@@ -13,6 +13,8 @@ import sys
 
 _FAST = {"start", "state", "event"}
 """First words of the commands that have a fast path."""
+_RUNS_PROGRAMS = {"sh", "exec", "step", "lock", "add"}
+"""Last words of the commands that run a program, whose options are not ours."""
 
 
 def main() -> int:
@@ -51,10 +53,10 @@ def _errors_as_json() -> bool:
 
 def _run() -> int:
     argv = sys.argv[1:]
-    if "sh" in argv:
-        from stackshift_cli.commands.script_words import with_script_words
+    if not _RUNS_PROGRAMS.isdisjoint(argv):
+        from stackshift_cli.commands.program_words import with_program_words
 
-        argv = with_script_words(argv)
+        argv = with_program_words(argv)
     if not _FAST.isdisjoint(argv[:4]):
         from stackshift_cli import fast_path
 

@@ -46,15 +46,23 @@ def parse(argv: list[str], command: Command) -> Parsed | None:
     return Parsed(merge(before.values, after.values), own)
 
 
-def verb_and_first_word(argv: list[str], command: Command) -> tuple[int, int | None]:
-    """Where the verb stands in `argv`, and where the first word after the options that follow it
-    does, if these are options of `command`; None if there is none, or before that `--`."""
-    before = _Reader(GLOBALS)
-    verb = before.read(argv, 0, stop_at_word=True)
-    after = _Reader((*GLOBALS, *command.parameters))
-    first = after.read(argv, verb + len(command.path), stop_at_word=True)
-    is_plain = not (before.strange or after.strange) and first < len(argv)
-    return verb, first if is_plain else None
+def place_of_word(
+    argv: list[str], command: Command, before: int, aliases: dict[str, str]
+) -> int | None:
+    """Where the word of `argv` stands that follows `before` other words of `command`; None if there
+    is none, if it stands behind `--`, or if another command is called."""
+    globals_ = _Reader(GLOBALS)
+    verb = globals_.read(argv, 0, stop_at_word=True)
+    at = verb + len(command.path)
+    path = [aliases.get(word, word) for word in argv[verb : verb + 1]] + argv[verb + 1 : at]
+    if globals_.strange or tuple(path) != command.path:
+        return None
+    own = _Reader((*GLOBALS, *command.parameters))
+    for _ in range(before + 1):
+        at = own.read(argv, at, stop_at_word=True) + 1
+        if own.strange or at > len(argv):
+            return None
+    return at - 1
 
 
 def blank(parameters: tuple[Parameter, ...]) -> Values:

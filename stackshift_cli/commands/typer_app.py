@@ -30,7 +30,12 @@ from stackshift_cli.commands.help_page import (
     program_page,
     version,
 )
-from stackshift_cli.commands.small_parser import Values, blank, is_negative_number, merge
+from stackshift_cli.commands.small_parser import (
+    Values,
+    blank,
+    is_negative_number,
+    merge,
+)
 from stackshift_cli.commands.spec import GLOBALS, Argument, Command, Option, Parameter
 from stackshift_cli.commands.unknown import Called, unknown
 from stackshift_cli.output import messages

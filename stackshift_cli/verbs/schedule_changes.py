@@ -23,7 +23,10 @@ def add(session: Session, given: Given) -> int:
     its name. The same again changes nothing."""
     expression = given.text("cron")
     if expression is None:
-        raise Usage("--cron is missing", hint='--cron "0 2 * * *", --cron @daily')
+        hint = '--cron "0 2 * * *", --cron @daily'
+        if "--cron" in given.texts("command"):
+            hint = "put --cron before the command: what follows that is for it"
+        raise Usage("--cron is missing", hint=hint)
     params: dict[str, Any] = {"name": given.word("name"), "schedule": expression}
     params |= _of_job(session, given) if given.text("job") is not None else _of_command(given)
     for name in ("timezone", "overlap", "catch_up", "note", "expect", "heartbeat"):
