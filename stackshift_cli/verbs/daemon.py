@@ -96,11 +96,12 @@ def restart(session: Session, given: Given) -> int:
     keeps running."""
     from stackshift_jobs.project.code import check_code
     from stackshift_jobs.project.config import load_config
-    from stackshift_jobs.project.environment import check_interpreter
+    from stackshift_jobs.project.environment import check_env_file, check_interpreter
 
     config = load_config(session.project.root)
     check_code(config)
     check_interpreter(config)
+    check_env_file(config)
     pid = _stop(session, drain=False)
     if pid is not None:
         session.say(f"stopped stackshiftd (pid {pid})")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -27,6 +28,7 @@ ACCOUNT: Final = "account"
 SYSTEM: Final = "system"
 SETTING: Final = "workers.path"
 INHERITED: Final = "workers.inherit_env"
+_VARIABLE: Final = re.compile(r"[^\s=\0]+")
 WRITTEN: Final = "project.env_file"
 """The values of `Variable.origin`."""
 
@@ -110,10 +112,10 @@ def _inside(root: Path, written: str) -> str:
 def _system_lang() -> str:
     for file in LOCALE_FILES:
         try:
-            lang = read_env_file(Path(file)).get("LANG")
+            text = Path(file).read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError):
             continue
-        if lang:
+        if lang := {name: value for _, name, value in _assignments(text)}.get("LANG"):
             return lang
     return FALLBACK_LANG
 
@@ -132,24 +134,49 @@ def _written(config: Config) -> dict[str, str]:
     try:
         return read_env_file(path)
     except (OSError, UnicodeDecodeError) as bad:
+        why = bad.strerror if isinstance(bad, OSError) else bad
         raise BadConfiguration(
-            f"[project] env_file {path} cannot be read: {bad}", hint="see stackshift.toml"
+            f"[project] env_file {path} cannot be read: {why}", hint="see stackshift.toml"
         ) from bad
+
+
+def check_env_file(config: Config) -> None:
+    """Raise `BadConfiguration` if `[project] env_file` cannot be read, or has a line that means
+    nothing."""
+    _written(config)
 
 
 def read_env_file(path: Path) -> dict[str, str]:
     """The variables in a file of `NAME=value` lines. `#` comments, `export` before the name, quotes
-    around the value and a byte order mark are allowed. Raises `OSError`, `UnicodeDecodeError`."""
+    around the value and a byte order mark are allowed. Raises `OSError`, `UnicodeDecodeError`, and
+    `BadConfiguration` for a line that is none of these: jobs would miss what somebody wrote there
+    without a word."""
     found: dict[str, str] = {}
-    for raw in path.read_text(encoding="utf-8-sig").splitlines():
-        line = raw.strip().removeprefix("export ")
-        name, equals, value = line.partition("=")
-        if not line.startswith("#") and equals:
-            value = value.strip()
-            if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
-                value = value[1:-1]
-            found[name.strip()] = value
+    for number, name, value in _assignments(path.read_text(encoding="utf-8-sig")):
+        if name is None or "\0" in value:
+            # The line itself may be a secret.
+            raise BadConfiguration(
+                f"{path}:{number}: this line is not NAME=value",
+                hint="a comment begins with #; a value is in one line, with or without quotes",
+            )
+        found[name] = value
     return found
+
+
+def _assignments(text: str) -> Iterator[tuple[int, str | None, str]]:
+    """Each assignment of `text`: its line, counted from 1, the name and the value. The name is None
+    if the line is not one."""
+    # Not `splitlines`, which ends lines at characters that are part of a value.
+    for number, raw in enumerate(text.split("\n"), 1):
+        line = raw.strip().removeprefix("export ").lstrip()
+        if not line or line.startswith("#"):
+            continue
+        name, equals, value = line.partition("=")
+        value = value.strip()
+        if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
+            value = value[1:-1]
+        is_name = bool(equals) and bool(_VARIABLE.fullmatch(name.rstrip()))
+        yield number, name.rstrip() if is_name else None, value
 
 
 def interpreter(config: Config) -> str:

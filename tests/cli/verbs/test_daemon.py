@@ -151,12 +151,18 @@ def test_restart_with_wrong_settings_stops_nothing(shell: Shell) -> None:
         ),
         ('[workers]\npython = "stackshift.toml"\n', 0o755, "stackshift.toml cannot be executed"),
         ("", 0o777, "can be changed by other users"),
+        (
+            '[project]\nenv_file = ".env"\n',
+            0o755,
+            "/.env cannot be read: No such file or directory\n",
+        ),
     ],
 )
 def test_restart_that_the_new_daemon_would_refuse_stops_nothing(
     shell: Shell, settings: str, mode: int, said: str
 ) -> None:
-    """Workers without an interpreter, and code that others can change: the old one goes on."""
+    """Workers without an interpreter or their variables, and code that others can change: the old
+    one goes on."""
     assert shell("daemon", "start").code == 0
     (shell.directory / "stackshift.toml").write_text(settings)
     (shell.directory / "jobs").mkdir(exist_ok=True)

@@ -122,7 +122,29 @@ def test_user_without_an_account_has_variables_too(
 
 
 def test_env_file_keeps_values_as_they_are_written(tmp_path: Path) -> None:
-    """Equals signs belong to the value, quotes around it do not."""
+    """Equals signs belong to the value, quotes around it do not. Lines end at line feeds alone,
+    with or without a carriage return."""
     file = tmp_path / ".env"
-    file.write_text('URL=postgres://a?b=c\nA = "x y"\n\nnothing\n#B=1\nC=\'\n')
-    assert read_env_file(file) == {"URL": "postgres://a?b=c", "A": "x y", "C": "'"}
+    file.write_bytes(
+        'URL=postgres://a?b=c\r\nA = "x y"\n \n #B=1\nC=\'\nD=a\u2028b\x0bc # d\n'.encode()
+    )
+    assert read_env_file(file) == {
+        "URL": "postgres://a?b=c",
+        "A": "x y",
+        "C": "'",
+        "D": "a\u2028b\x0bc # d",
+    }
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["PASSWORD: secret", "PASSWORD", "=secret", "MY PASSWORD=secret", 'secret"', "A=secret\0"],
+)
+def test_line_that_assigns_nothing_is_an_error(tmp_path: Path, line: str) -> None:
+    """The job would run without what somebody wrote there. The line is named, but not shown, since
+    it may be a secret."""
+    (tmp_path / ".env").write_text(f"FIRST=1\n\n{line}\n", encoding="utf-8")
+    with pytest.raises(BadConfiguration) as refused:
+        variables(load(tmp_path, '[project]\nenv_file = ".env"\n'))
+    assert f"{tmp_path}/.env:3: this line is not NAME=value" in refused.value.message
+    assert "secret" not in refused.value.message + refused.value.hint
