@@ -256,10 +256,23 @@ def _named(directory: str, here: str | None, source: str, env: Mapping[str, str]
         return FarProject(directory)
     root = _absolute(directory, here)
     if not _is_project(root):
-        raise BadConfiguration(
-            f"{root} ({source}) has no {CONFIG_FILE}", hint=f"stackshift init {root}"
-        )
+        raise _no_project(root, source)
     return _own(root, env)
+
+
+def _no_project(root: str, source: str) -> BadConfiguration:
+    from pathlib import Path
+    from shlex import quote
+
+    is_file = Path(root).is_file()
+    why = "is not a directory" if is_file else f"has no {CONFIG_FILE}"
+    above = project_above(os.path.dirname(root))
+    hints = [] if is_file else [f"stackshift init {quote(root)}"]
+    if above is not None:
+        hints.append(f"the project above it is {quote(above)}")
+    elif is_file:
+        hints.append(f"name the directory that has the {CONFIG_FILE}")
+    return BadConfiguration(f"{root} ({source}) {why}", hint="; ".join(hints))
 
 
 def _own(root: str, env: Mapping[str, str]) -> Project:

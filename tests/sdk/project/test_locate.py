@@ -95,6 +95,25 @@ def test_named_directory_that_is_not_a_project_is_refused(tmp_path: Path, by: st
     assert refused.value.hint.startswith("stackshift init")
 
 
+def test_file_or_folder_of_a_project_is_not_the_project(tmp_path: Path) -> None:
+    """The hint names the project that was probably meant, in quotes where a shell needs them."""
+    shop = tmp_path / "my shop"
+    (shop / "jobs").mkdir(parents=True)
+    (shop / "stackshift.toml").touch()
+    jobs = shop / "jobs"
+    for named, why, hint in (
+        (shop / "stackshift.toml", "is not a directory", ""),
+        (jobs, "has no stackshift.toml", f"stackshift init '{jobs}'; "),
+    ):
+        with pytest.raises(BadConfiguration) as refused:
+            find_project(str(named), environ={})
+        assert refused.value.message == f"{named} (the given project) {why}"
+        assert refused.value.hint == f"{hint}the project above it is '{shop}'"
+    with pytest.raises(BadConfiguration) as refused:
+        find_project(str(tmp_path / "new shop"), environ={})
+    assert refused.value.hint == f"stackshift init '{tmp_path}/new shop'"
+
+
 def test_no_project_at_all_says_how_to_make_one(tmp_path: Path) -> None:
     """The exit status is 78, and the hint is `stackshift init`."""
     with pytest.raises(BadConfiguration) as refused:
