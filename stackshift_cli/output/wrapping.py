@@ -15,9 +15,13 @@ _BELOW: Final = 6
 
 
 def width_of(stream: TextIO, otherwise: int = 80) -> int:
-    """The columns of the terminal that `stream` is, or that COLUMNS says; `otherwise` without."""
+    """The columns of the terminal that `stream` is, or that COLUMNS says; `otherwise` without, or
+    if the terminal does not know, as on a serial line, and says 0."""
+    said = os.environ.get("COLUMNS", "")
+    if said.isdecimal() and int(said):
+        return int(said)
     try:
-        return int(os.environ.get("COLUMNS") or 0) or os.get_terminal_size(stream.fileno()).columns
+        return os.get_terminal_size(stream.fileno()).columns or otherwise
     except (OSError, ValueError):
         return otherwise
 

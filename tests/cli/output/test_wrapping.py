@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from stackshift_cli.commands.help_topics import TOPICS
-from stackshift_cli.output.wrapping import page, sentence, wrapped
+from stackshift_cli.output.wrapping import page, sentence, width_of, wrapped
 
 PAGE = """\
 A title
@@ -27,6 +29,21 @@ def test_words_fill_lines_and_none_is_broken() -> None:
         ". incomprehensible",
         ". x",
     ]
+
+
+@pytest.mark.parametrize(
+    ("columns", "width"), [("", 80), ("0", 80), ("-5", 80), ("x", 80), ("60", 60)]
+)
+def test_terminal_that_does_not_know_its_width_has_80_columns(
+    monkeypatch: pytest.MonkeyPatch, columns: str, width: int
+) -> None:
+    """A new pseudo-terminal and a serial line say 0, in which no word would fit beside another."""
+    monkeypatch.setenv("COLUMNS", columns)
+    ours, theirs = os.openpty()
+    with os.fdopen(theirs, "w", encoding="utf-8") as terminal:
+        assert os.get_terminal_size(theirs).columns == 0
+        assert width_of(terminal) == width
+    os.close(ours)
 
 
 def test_sentence_that_fits_is_as_it_was() -> None:
