@@ -6,6 +6,7 @@ from helpers.deadline import wait_until
 from helpers.inner_daemon import FaultyFileSystem, InsideDaemon
 from helpers.project import kinds
 from helpers.project_factory import Make
+from helpers.slow_disk import SlowDisk
 
 JOBS = """
 @stackshift.job("held")
@@ -21,7 +22,7 @@ def test_handler_that_ends_while_its_cancellation_is_on_its_way_loses_no_record(
     records, from the first, before and after a restart."""
     project = make_project(JOBS)
     disk = FaultyFileSystem()
-    daemon = InsideDaemon(project, fs=disk)
+    daemon = InsideDaemon(project, fs=disk, speed=SlowDisk())
     try:
         run = project.begin("held", {"n": 1})
         project.at("step")

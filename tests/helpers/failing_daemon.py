@@ -19,7 +19,7 @@ from stackshiftd.daemon import Daemon
 from stackshiftd.journal.filesystem import RealFileSystem
 
 MOMENTS: dict[str, tuple[Any, str]] = {
-    "as it fails": (Daemon, "failed"),
+    "as it fails": (Daemon, "_failed"),
     "as it ends": (Daemon, "end"),
     "after its loop": (app, "_start_again"),
     "as it replaces itself": (os, "execv"),

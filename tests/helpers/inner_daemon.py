@@ -21,6 +21,7 @@ from helpers.deadline import SECONDS, wait_until
 from helpers.project import Project
 from stackshift_jobs.project.config import load_config
 from stackshiftd.daemon import Daemon
+from stackshiftd.journal.disk_speed import DiskSpeed
 from stackshiftd.journal.file_journal import SEGMENT_SIZE, FileJournal
 from stackshiftd.journal.filesystem import Buffer, RealFileSystem
 from stackshiftd.journal.interface import Journal
@@ -71,8 +72,10 @@ class InsideDaemon:
         log: SharedLog | None = None,
         segment_size: int = SEGMENT_SIZE,
         host: str = "",
+        speed: DiskSpeed | None = None,
     ) -> None:
         self._log = log
+        self._speed = speed
         self._host = host
         self._segment_size = segment_size
         self._is_followed = False
@@ -128,7 +131,12 @@ class InsideDaemon:
                 segment_size=self._segment_size,
                 host=self._host,
             )
-        return FileJournal.open(data_dir, fs=self._fs, reserve_bytes=RESERVE if self._fs else 0)
+        return FileJournal.open(
+            data_dir,
+            fs=self._fs,
+            reserve_bytes=RESERVE if self._fs else 0,
+            speed=self._speed,
+        )
 
     def ended(self) -> BaseException | None:
         """Wait until it has ended by itself; what it raised."""

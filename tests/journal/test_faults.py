@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from helpers.slow_disk import SlowDisk
 from journal.builders import OWNER, ROOT, START_US, entries, opened, queued, run, step, story
 from journal.disk import Disk, Keep, PowerCut
 from stackshiftd.core.records import Entry, JournalClosed, JournalOpened, JournalRecovered
+from stackshiftd.journal.disk_speed import DiskSpeed
 from stackshiftd.journal.file_journal import FileJournal
 from stackshiftd.journal.interface import Full, Unknown
 from stackshiftd.journal.offline.tools import verify
@@ -71,10 +73,11 @@ class Account:
         assert [story(e) for e in journal.fetch(places)] == [story(e) for e in more]
 
 
-async def tell(disk: Disk, account: Account) -> None:
-    """Play the story. It ends early if a call fails; `account` says how far it came."""
+async def tell(disk: Disk, account: Account, *, waits: bool = True) -> None:
+    """Play the story. It ends early if a call fails; `account` says how far it came. Small appends
+    are committed in the loop's thread if that `waits`, else all in the commit thread."""
     try:
-        journal = opened(disk, segment_size=SEGMENT)
+        journal = opened(disk, segment_size=SEGMENT, speed=DiskSpeed() if waits else SlowDisk())
     except (OSError, PowerCut) as failed:
         account.failed = failed
         return
@@ -130,10 +133,10 @@ async def _tell(journal: FileJournal, account: Account) -> None:
     account.acknowledged = seq + 1
 
 
-def calls_of_the_story() -> list[str]:
+def calls_of_the_story(waits: bool) -> list[str]:
     """The names of all calls to the file system in an undisturbed story."""
     disk, account = Disk(), Account()
-    run(tell(disk, account))
+    run(tell(disk, account, waits=waits))
     assert account.failed is None
     assert account.acknowledged == account.groups[-1][-1][0]
     rolled = disk.names("data/journal")
@@ -142,12 +145,17 @@ def calls_of_the_story() -> list[str]:
     return disk.calls
 
 
-CALLS = calls_of_the_story()
+CALLS = calls_of_the_story(waits=True)
 KEEPS: list[tuple[Keep, int]] = [
     ("synced", 0),
     ("all", 0),
     *[("random", seed) for seed in range(20 if LONG else 2)],
 ]
+
+
+def test_calls_are_the_same_in_either_thread() -> None:
+    """Whether the loop waits for the disk changes nothing of what is done with it."""
+    assert calls_of_the_story(waits=False) == CALLS
 
 
 @pytest.mark.parametrize(("keep", "seed"), KEEPS)
@@ -156,7 +164,7 @@ def test_power_cut_at_any_call_loses_nothing_acknowledged(keep: Keep, seed: int)
     for number in range(len(CALLS)):
         disk, account = Disk(), Account()
         disk.fail_once(number, -1)
-        run(tell(disk, account))
+        run(tell(disk, account, waits=(number + seed) % 2 == 0))
         account.check(disk.after_power_cut(keep, seed * 1000 + number))
 
 
@@ -171,7 +179,7 @@ def test_error_at_any_call_loses_nothing_acknowledged(code: int, keep: Keep) -> 
     for number in range(1 if step > 1 and keep == "all" else 0, len(CALLS), step):
         disk, account = Disk(), Account()
         disk.fail_once(number, code)
-        run(tell(disk, account))
+        run(tell(disk, account, waits=number % 3 > 0))
         assert account.failed is None or isinstance(account.failed, OSError | Unknown | Full)
         account.check(disk.after_power_cut(keep, number))
 

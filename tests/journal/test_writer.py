@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from helpers.slow_disk import SlowDisk
 from journal.builders import (
     FIRST,
     OWNER,
@@ -29,6 +32,8 @@ from journal.builders import (
 )
 from journal.disk import Disk, Folder
 from stackshiftd.core.records import JournalClosed
+from stackshiftd.journal import writer
+from stackshiftd.journal.disk_speed import LONGEST_PAUSE_SECONDS, QUICK_SECONDS
 from stackshiftd.journal.file_journal import FileJournal
 from stackshiftd.journal.interface import Displaced, Full, Unknown
 
@@ -266,13 +271,52 @@ def test_second_append_in_flight_is_our_bug() -> None:
     """A second append in flight is refused: the two would race for sequence numbers."""
 
     async def work() -> None:
-        journal = opened(Disk())
+        journal = opened(Disk(), speed=SlowDisk())
         claim = await claimed(journal)
         first = asyncio.ensure_future(journal.append(claim.epoch, 1, [entries(2, [queued()])]))
         await asyncio.sleep(0)
         with pytest.raises(AssertionError, match="one append at a time"):
             await journal.append(claim.epoch, 2, [entries(3, [queued()])])
         await first
+        journal.close()
+
+    run(work())
+
+
+def test_loop_waits_for_a_quick_disk_and_leaves_a_slow_one_to_the_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Large appends and new segments are for the thread too, which also tells the witness."""
+    clock = [0.0]
+    monkeypatch.setattr(writer, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    took, here = [0.0], threading.current_thread()
+    seen: list[bool] = []
+
+    def synced(_number: int, name: str) -> None:
+        if name == "sync_data":
+            clock[0] += took[0]
+            seen.append(threading.current_thread() is here)
+
+    async def work() -> None:
+        disk = Disk()
+        journal = opened(disk, segment_size=400_000)
+        claim = await claimed(journal)
+        disk.fault = synced
+        await add(journal, claim, [queued()])
+        large = [step("s" * 1000)] * 150
+        await add(journal, claim, large)
+        assert seen == [True, False]
+        took[0] = 20 * QUICK_SECONDS
+        await add(journal, claim, [queued()])  # The loop has waited, and knows better now.
+        await add(journal, claim, [queued()])
+        assert seen[2:] == [True, False]
+        took[0] = 0.0
+        clock[0] += 2 * LONGEST_PAUSE_SECONDS
+        await add(journal, claim, [queued()])
+        assert seen[4:] == [True]
+        await add(journal, claim, large * 3)
+        assert True not in seen[5:]
+        assert [told[0] for told in stories(journal)] == list(range(1, journal.last_seq + 1))
         journal.close()
 
     run(work())
@@ -302,7 +346,7 @@ def test_cancelled_caller_does_not_undo_an_append() -> None:
 
     async def work() -> None:
         disk = Disk()
-        journal = opened(disk)
+        journal = opened(disk, speed=SlowDisk())
         claim = await claimed(journal)
         task = asyncio.ensure_future(journal.append(claim.epoch, 1, [entries(2, [queued()])]))
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""The single thread that performs the journal's writes and syncs, one after the other.
+"""The thread that performs writes and syncs of the journal for which the event loop does not wait.
 
 Owns the hand-over between the event loop and the disk. Knows nothing of lines and segments: it runs
 the submitted work in order, and a chore at intervals. It is a thread of its own, not the loop's
@@ -12,11 +12,11 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 Work = Callable[[], Any]
-_Job = tuple[Work, asyncio.AbstractEventLoop, Callable[[Any, BaseException | None], None]]
 
 
 class CommitThread:
@@ -26,9 +26,11 @@ class CommitThread:
     """
 
     def __init__(self, chore: Callable[[], None], interval_s: float) -> None:
-        self._queue: Final[SimpleQueue[_Job | None]] = SimpleQueue()
+        self._queue: Final[SimpleQueue[Callable[[], None] | None]] = SimpleQueue()
         self._chore = chore
         self._interval_s = interval_s
+        self._due: float | None = None
+        """When the chore is due (`time.monotonic`); None if nothing was done since the last."""
         self._thread = threading.Thread(target=self._run, name="journal-commit", daemon=True)
         self._thread.start()
 
@@ -39,7 +41,12 @@ class CommitThread:
         done: Callable[[Any, BaseException | None], None],
     ) -> None:
         """Run `work` in the thread, then `done(result, error)` in `loop`."""
-        self._queue.put((work, loop, done))
+        self._queue.put(partial(_do, work, loop, done))
+
+    def remind(self) -> None:
+        """Have the chore run within the interval, since work was done elsewhere."""
+        if self._due is None:
+            self._queue.put(_nothing)
 
     def stop(self) -> None:
         """Run everything that was submitted, then end the thread; return when it has ended."""
@@ -47,8 +54,8 @@ class CommitThread:
         self._thread.join()
 
     def _run(self) -> None:
-        due: float | None = None
         while True:
+            due = self._due
             wait = None if due is None else max(0.0, due - time.monotonic())
             try:
                 job = self._queue.get(timeout=wait)
@@ -57,21 +64,30 @@ class CommitThread:
             else:
                 if job is None:
                     return
-                self._do(job)
+                job()
                 job = None  # Frees its buffers now, not when the next job arrives.
                 if due is None:
-                    due = time.monotonic() + self._interval_s
+                    self._due = due = time.monotonic() + self._interval_s
             if due is not None and time.monotonic() >= due:
-                due = None
+                # First: what is done elsewhere from here on asks for another chore.
+                self._due = None
                 self._chore()
 
-    def _do(self, job: _Job) -> None:
-        work, loop, done = job
-        result: Any = None
-        error: BaseException | None = None
-        try:
-            result = work()
-        except BaseException as failed:  # Passed to the awaiting caller; this thread must survive.
-            error = failed
-        with suppress(RuntimeError):  # The loop is closed: nobody is waiting any more.
-            loop.call_soon_threadsafe(done, result, error)
+
+def _nothing() -> None:
+    """The work that is left when it was done elsewhere."""
+
+
+def _do(
+    work: Work,
+    loop: asyncio.AbstractEventLoop,
+    done: Callable[[Any, BaseException | None], None],
+) -> None:
+    result: Any = None
+    error: BaseException | None = None
+    try:
+        result = work()
+    except BaseException as failed:  # Passed to the awaiting caller; this thread must survive.
+        error = failed
+    with suppress(RuntimeError):  # The loop is closed: nobody is waiting any more.
+        loop.call_soon_threadsafe(done, result, error)

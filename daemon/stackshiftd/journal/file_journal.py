@@ -29,6 +29,7 @@ from stackshift_jobs.errors import (
 )
 from stackshiftd.core.records import Entry, JournalOpened
 from stackshiftd.journal import reader, snapshots
+from stackshiftd.journal.disk_speed import DiskSpeed
 from stackshiftd.journal.filesystem import NO_SPACE, FileSystem, RealFileSystem, put_file
 from stackshiftd.journal.interface import (
     Claim,
@@ -89,8 +90,10 @@ class FileJournal:
         reserve_bytes: int = RESERVE_BYTES,
         interval_s: float = INTERVAL_S,
         journal_id_source: Callable[[], str] = _new_journal_id,
+        speed: DiskSpeed | None = None,
     ) -> FileJournal:
         """Lock, check and recover the journal in `data_dir`; create it if it is empty or missing.
+        `speed` judges whether the disk is quick, so that the event loop waits for it.
 
         Raises `DaemonRunning` (with the holder's pid, if known), `BadConfiguration` (owner, modes,
         network file system), `JournalDamaged` (with the place), `NewerFormat`, and `OSError` if the
@@ -114,6 +117,7 @@ class FileJournal:
             segment_size=segment_size,
             interval_s=interval_s,
             witness=Witness(fs, layout, Known(journal_id, recovered.report.kept_seq)),
+            speed=speed or DiskSpeed(),
         )
         return cls(fs, layout, lock, appender, recovered.snapshot, recovered.report, reserve_bytes)
 

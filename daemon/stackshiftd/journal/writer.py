@@ -1,11 +1,13 @@
 """Appending: from entries to bytes on disk, and what a failure in between means.
 
 Owns the segment that is written to, and how far the journal extends. The loop's thread encodes; the
-commit thread writes, syncs and starts new segments; only one append is in flight at a time.
+commit thread writes, syncs and starts new segments; only one append is in flight at a time. As long
+as the disk is quick, the loop's thread writes and syncs small appends by itself.
 
-- `written` and `durable` change in the commit thread. Each is replaced whole, so that any thread
-  reads a consistent value. The loop's thread uses the segment writer only while no append is in
-  flight.
+- `written` and `durable` change in the thread that commits. Each is replaced whole, so that any
+  thread reads a consistent value. The loop's thread uses the segment writer only while no append is
+  in flight, and commits by itself only with durability `always`: otherwise the commit thread syncs
+  between appends.
 - If there is no space for an append, what it left in the file is cut off, durably, and a later one
   may succeed.
 - Any other failure is final: only recovery can then determine what is on disk.
@@ -23,7 +25,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from stackshift_jobs.errors import (
     Fenced,
@@ -32,6 +34,7 @@ from stackshift_jobs.errors import (
 )
 from stackshiftd.core.records import is_in_order
 from stackshiftd.journal.commit_thread import CommitThread
+from stackshiftd.journal.disk_speed import DiskSpeed
 from stackshiftd.journal.filesystem import NO_SPACE, FileSystem
 from stackshiftd.journal.interface import (
     Displaced,
@@ -46,6 +49,9 @@ from stackshiftd.journal.reader import SegmentSpan
 from stackshiftd.journal.recovery import Recovered
 from stackshiftd.journal.segment import Header, SegmentWriter, segment_name
 from stackshiftd.journal.witness import NoWitness, Witness
+
+MOST_AT_ONCE: Final = 128 << 10
+"""Bytes of an append that the loop's thread commits by itself."""
 
 
 class Mark(NamedTuple):
@@ -83,6 +89,7 @@ class Appender:
         segment_size: int,
         interval_s: float,
         witness: Witness | NoWitness,
+        speed: DiskSpeed | None = None,
     ) -> None:
         self._fs = fs
         self._folder = folder
@@ -109,6 +116,7 @@ class Appender:
         self.failure: BaseException | None = None
         self._witnessed = recovered.report.kept_seq
         self._thread = CommitThread(self._chore, interval_s)
+        self._speed = speed
         self._sharing: asyncio.Task[None] | None = None
 
     # --- In the loop's thread --------------------------------------------------------------
@@ -124,6 +132,9 @@ class Appender:
         if not places:
             return places
         loop = self._loop = asyncio.get_running_loop()
+        if self._may_wait(batch):
+            self._commit_here(batch)
+            return places
         durable: asyncio.Future[None] = loop.create_future()
 
         def done(_: object, error: BaseException | None) -> None:
@@ -146,6 +157,26 @@ class Appender:
             self._begin_sharing(batch, loop, commit, done)
         await durable
         return places
+
+    def _may_wait(self, batch: Batch) -> bool:
+        """May the loop wait while this append is committed?"""
+        return (
+            self._speed is not None
+            and self._always
+            and batch.roll is None
+            and len(batch.data) <= MOST_AT_ONCE
+            and self._speed.is_quick(time.monotonic())
+        )
+
+    def _commit_here(self, batch: Batch) -> None:
+        assert self._speed is not None
+        began = time.monotonic()
+        try:
+            self._commit(batch)
+        finally:
+            self._speed.took(began, time.monotonic())
+            self.advanced()
+        self._thread.remind()
 
     def _begin_sharing(
         self,
@@ -253,7 +284,7 @@ class Appender:
             self._witness.close()
             self._writer.close()
 
-    # --- In the commit thread --------------------------------------------------------------
+    # --- In the thread that commits --------------------------------------------------------
 
     def _commit(self, batch: Batch, *, counts: bool = True) -> None:
         """Write an append; one that `counts` and is not written is a failure for good, if it counts

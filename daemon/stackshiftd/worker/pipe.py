@@ -2,8 +2,9 @@
 
 Before there is a loop, `first_line` waits for the first line.
 
-Frames posted by the loop's thread in one turn leave in a single write. Writers wait until the
-socket accepts more: a worker that is ahead of the daemon waits instead of using up memory.
+Frames posted by the loop's thread in one turn leave together, in writes of so many that the daemon
+records the first ones while the next are made. Writers wait until the socket accepts more: a worker
+that is ahead of the daemon waits instead of using up memory.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from stackshiftd.worker.frames import Frame, encode
 from stackshiftd.worker.process_copy import refuse_calls
 
 READ_BYTES: Final = 1 << 18
+BURST: Final = 32
+"""Frames of one turn that leave in one write."""
 
 
 class Pipe:
@@ -66,11 +69,14 @@ class Pipe:
         loop.add_reader(self._sock.fileno(), self._readable)
 
     def post(self, frame: Frame | msgspec.Struct) -> None:
-        """Send from the loop's thread, in one write with everything else posted in this turn."""
+        """Send from the loop's thread, in one write with what else is posted in this turn, up to
+        `BURST` frames."""
         assert self._loop is not None
         if not self._gathered:
             self._loop.call_soon(self._flush)
         self._gathered.append(encode(frame))
+        if len(self._gathered) >= BURST:
+            self._flush()
 
     def send(self, frame: Frame | msgspec.Struct) -> None:
         """Send from any thread, at once; blocks while the socket is full. Raises `Usage` in a
@@ -99,6 +105,8 @@ class Pipe:
 
     def _flush(self) -> None:
         gathered, self._gathered = self._gathered, []
+        if not gathered:  # A burst has left in the meantime.
+            return
         gathered.append(b"")
         self._write(b"\n".join(gathered))
 
