@@ -17,6 +17,9 @@ WEIGHT: Final = 0.1
 FIRST_PAUSE_SECONDS: Final = 0.1
 LONGEST_PAUSE_SECONDS: Final = 60.0
 """How long the loop does not wait for a disk that was slow."""
+PAUSE_SHARE: Final = 50
+"""A pause is at least so many times as long as the commit that led to it, so that a loop that waits
+for a disk that stands still loses little time with it."""
 PROVEN: Final = 100
 """Commits after which a disk that becomes slow gets the first pause again."""
 
@@ -43,6 +46,7 @@ class DiskSpeed:
             return
         if self._commits >= PROVEN:
             self._pause = 0.0
-        self._pause = min(max(2 * self._pause, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
+        pause = max(2 * self._pause, FIRST_PAUSE_SECONDS, PAUSE_SHARE * (ended - began))
+        self._pause = min(pause, LONGEST_PAUSE_SECONDS)
         self._quick_from = ended + self._pause
         self._mean, self._commits = 0.0, 0
