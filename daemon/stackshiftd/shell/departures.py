@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol
 
+from stackshift_jobs.errors import JournalDamaged
 from stackshiftd.core.fold.fold import fold
 from stackshiftd.core.records import (
     AnyRecord,
@@ -30,6 +31,7 @@ from stackshiftd.core.records import (
     RunDiscarded,
     RunFailed,
     RunRemoved,
+    kind_of,
 )
 from stackshiftd.core.snapshot import load
 from stackshiftd.core.state.state import Run, State
@@ -101,12 +103,16 @@ def replay(journal: Journal, snapshot: tuple[int, list[bytes]] | None, covered_s
 @_all_of_it_stays()
 def fold_tail(replayed: Replay, journal: Journal, covered_seq: int = 0) -> None:
     """Fold what follows in the journal, and add it to `replayed`. The history knows the runs that
-    finished up to `covered_seq`."""
+    finished up to `covered_seq`. Raises `JournalDamaged`, with `seq`, at a record that cannot
+    follow those before it, after which `replayed` is of no use."""
     state, places = replayed.state, replayed.places
     for place, entry in journal.read(state.seq + 1):
         kind = type(entry.record)
         run = state.runs.get(getattr(entry.record, "run", ""))
-        fold(state, entry)
+        try:
+            fold(state, entry)
+        except Exception as bad:  # Whatever it is that a record like no other leads to.
+            raise _cannot_follow(entry, bad) from bad
         _note_place(places, entry, place)
         if run is not None and kind in _ENDS and entry.seq > covered_seq:
             replayed.rows.append(row_of(run, entry.seq, array("q", places[run.id])))
@@ -204,6 +210,16 @@ def _run_of(record: AnyRecord) -> str:
     """The run of a record by which runs leave memory (one of `_DEPARTS`)."""
     run: str = record.run  # type: ignore[union-attr,assignment]  # which all of `_DEPARTS` name
     return run
+
+
+def _cannot_follow(entry: Entry, bad: Exception) -> JournalDamaged:
+    return JournalDamaged(
+        f"record {entry.seq} of the journal, {kind_of(entry.record)}, cannot follow those before it"
+        f" ({type(bad).__name__}: {bad})",
+        seq=entry.seq,
+        hint="its bytes are as they were written: this is a fault of the program that wrote it, or "
+        "of this one; restore a backup, or report it with the output of stackshift journal cat",
+    )
 
 
 def _note_place(places: dict[str, array[int]], entry: Entry, place: int) -> None:
