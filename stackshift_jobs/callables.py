@@ -27,6 +27,15 @@ def is_async(fn: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
 
 
+def is_async_handler(fn: Callable[..., Any]) -> bool:
+    """Is a handler `async def`? As `is_async`, and also where decorators that are `def` themselves
+    stand before it (`functools.wraps`). One that runs the handler by itself says so: it annotates
+    its own parameter as `JobContext`."""
+    if is_async(fn):
+        return True
+    return any(map(is_async, _wrapped(fn))) and not _takes_plain_context(fn)
+
+
 def function_of(fn: Callable[..., Any]) -> Any:
     """The function that a method, a partial or a callable object calls; `fn` itself if it is one,
     or has none that is written in Python."""
@@ -131,16 +140,29 @@ def payload_type(handler: Callable[..., Any], declared: Any) -> Any:
     """
     if declared is not None:
         return declared
-    annotation = _annotation(handler)
-    if annotation is inspect.Parameter.empty:
-        return None
-    hint = _evaluated(annotation, inspect.unwrap(function_of(handler)))
-    if typing.get_origin(hint) is typing.Annotated:
-        hint = typing.get_args(hint)[0]
+    hint = _hint(handler)
     if not _is_context(typing.get_origin(hint)):
         return None
     of = typing.get_args(hint)[0]
     return None if isinstance(of, typing.TypeVar) else of
+
+
+def _takes_plain_context(handler: Callable[..., Any]) -> bool:
+    """Is the first parameter annotated as the context of a `def` handler?"""
+    from stackshift_jobs.handler.context import JobContext
+
+    hint = _hint(handler)
+    kind = typing.get_origin(hint) or hint
+    return isinstance(kind, type) and issubclass(kind, JobContext)
+
+
+def _hint(handler: Callable[..., Any]) -> Any:
+    """What the first parameter is annotated as; None if it is not, or it cannot be read."""
+    annotation = _annotation(handler)
+    if annotation is inspect.Parameter.empty:
+        return None
+    hint = _evaluated(annotation, inspect.unwrap(function_of(handler)))
+    return typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
 
 
 def _annotation(handler: Callable[..., Any]) -> Any:

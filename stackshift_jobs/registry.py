@@ -233,7 +233,7 @@ def _maker(options: Mapping[str, Any]) -> Callable[[str, Handler], Job]:
             heartbeat=heartbeat,
             payload_type=given("payload"),
             idempotency_ttl_ms=_duration_ms(options, "idempotency_ttl", name),
-            is_async=callables.is_async(handler),
+            is_async=callables.is_async_handler(handler),
             module=module,
             place=place,
             schedules=declared(name, options),

@@ -44,11 +44,14 @@ def program_of(
 ) -> Program:
     """The program that a call of `ctx.step.command` describes. Raises `Usage` if it is not one."""
     _refuse_secrets(argv)
-    if isinstance(argv, str | bytes) or not all(isinstance(w, str | os.PathLike) for w in argv):
+    if isinstance(argv, str | bytes):
         raise Usage(
             f"a command is a list of a program and its arguments, not {argv!r}",
             hint='["ls", "-l"], or ["sh", "-c", "ls -l | wc"] for a shell',
         )
+    for word in argv:
+        if not isinstance(word, str | os.PathLike):
+            raise Usage(f"the words of a command are text or paths, not {word!r} in {argv!r}")
     if not argv:
         raise Usage("a command needs at least the name of a program")
     variables = {name: _revealed(text) for name, text in (env or {}).items()}

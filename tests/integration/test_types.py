@@ -182,10 +182,21 @@ def wrapped(fn):
     return wrapper
 
 
-@stackshift.job("coroutine", retry=FAST)
+@stackshift.job("wrappedAsync", retry=FAST)
 @wrapped
-async def coroutine(ctx):
+async def wrapped_async(ctx):
+    first = await ctx.step.run("one", lambda: 1)
+    await ctx.step.sleep("pause", "1ms")
+    return [first, await ctx.step.run("two", lambda: 2)]
+
+
+async def later(ctx):
     note("ran", ctx.run_id)
+
+
+@stackshift.job("coroutine", retry=FAST)
+def coroutine(ctx):
+    return later(ctx)
 
 
 @stackshift.job("generator", retry=FAST)
@@ -295,19 +306,20 @@ def test_call_of_another_job_under_a_recorded_name_fails_the_run(project: Projec
         ("classMethod", "Mailer"),
         ("object", "called"),
         ("partial", "first"),
+        ("wrappedAsync", [1, 2]),
     ],
 )
 def test_handler_and_step_can_be_anything_that_is_called(
     project: Project, job: str, result: object
 ) -> None:
-    """Methods, partials and objects, `def` and `async def`."""
+    """Methods, partials, objects and what is decorated, `def` and `async def`."""
     assert project.finish(project.begin(job))["result"] == result
 
 
 @pytest.mark.parametrize(
     ("job", "words"),
     [
-        ("coroutine", "the coroutine coroutine, not its result"),
+        ("coroutine", "the coroutine later, not its result"),
         ("generator", "the generator generator, not its values"),
         ("asyncStep", "step 'call' was given an async function"),
     ],
@@ -315,7 +327,7 @@ def test_handler_and_step_can_be_anything_that_is_called(
 def test_what_is_not_a_value_yet_fails_the_run_at_once(
     project: Project, job: str, words: str
 ) -> None:
-    """What a wrapper around an `async def` handler returned is named, and not tried again."""
+    """What the handler or the step returned is named, and not tried again."""
     run = project.begin(job)
     failed = project.finish(run)
     assert (failed["status"], failed["attempt"]) == ("failed", 1)

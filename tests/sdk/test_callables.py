@@ -96,6 +96,29 @@ def test_async_is_what_makes_a_coroutine_when_it_is_called(
     assert callables.is_async(fn) is is_async
 
 
+def undecorated(ctx: JobContext[Order]) -> None: ...
+
+
+def runs_by_itself(ctx: JobContext[Order]) -> None:
+    """As a decorator makes it that calls `asyncio.run`."""
+
+
+@pytest.mark.parametrize(
+    ("fn", "is_async"),
+    [
+        (later, True),
+        (decorated(later), True),
+        (decorated(decorated(later)), True),
+        (decorated(Mailer().send_later), True),
+        (decorated(undecorated), False),
+        (functools.update_wrapper(runs_by_itself, later, assigned=()), False),
+    ],
+)
+def test_handler_is_async_behind_its_decorators(fn: Callable[..., Any], is_async: bool) -> None:
+    """A decorator that runs it by itself says so by its annotation."""
+    assert callables.is_async_handler(fn) is is_async
+
+
 def test_built_in_and_class_are_not_async() -> None:
     """They have no code of their own to look at."""
     for fn in (len, int, Order, partial(print)):

@@ -17,6 +17,7 @@ import contextlib
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
+from inspect import isawaitable, iscoroutine
 from typing import Any, Final
 
 from stackshift_jobs.errors import ReplayError
@@ -116,8 +117,9 @@ class LoopedExecution(Execution):
             made = self.calls.never("", _at_once())
             made.future.add_done_callback(self._tell)
             self.calls.queue(cancellation.raised_seq, made, cancellation.raised_us)
+        called = self.job.handler(context)
         # Not within a coroutine of ours: what the handler catches when it is dropped shows here.
-        return self.loop.create_task(self.job.handler(context))
+        return self.loop.create_task(called if iscoroutine(called) else _result_of(called))
 
     def _enter(self) -> None:
         """Let the context, which is a copy, be that of the handler."""
@@ -511,6 +513,11 @@ def _spinning() -> ReplayError:
         hint="a loop that awaits nothing, or only asyncio.sleep(0), never ends: wait with "
         "ctx.step.sleep or asyncio.sleep",
     )
+
+
+async def _result_of(called: Any) -> Any:
+    """The result of a handler whose decorator has returned something else than its coroutine."""
+    return await called if isawaitable(called) else called
 
 
 def _stranded() -> ReplayError:

@@ -113,7 +113,7 @@ def test_working_directory_can_be_chosen(tmp_path: Path) -> None:
     [
         ("ls -l", {}, "list of a program and its arguments"),
         (b"ls", {}, "list of a program and its arguments"),
-        (["sleep", 1], {}, "list of a program and its arguments"),
+        (["sleep", 1], {}, "text or paths, not 1 in ['sleep', 1]"),
         ([], {}, "at least the name of a program"),
         (["env"], {"env": {"N": 1}}, "the variable N in env is not text"),
         (["cat"], {"stdin": 1}, "stdin is text or bytes, not int"),
