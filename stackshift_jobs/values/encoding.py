@@ -2,12 +2,13 @@
 
 `json_form` takes one step: a dataclass becomes a dict of its fields, whatever these are, and
 `strict_json.plain` goes on with the parts. What is written here is read back by `payload_types`, at
-any depth. Nothing is imported for it: numpy, msgspec and pydantic are recognized by the attributes
-that their values have.
+any depth. Nothing is imported for it: numpy, msgspec, attrs and pydantic are recognized by the
+attributes that their values have.
 
 | Python | JSON |
 |---|---|
-| dataclass, `msgspec.Struct`, pydantic model | object (a Struct with `array_like`: array) |
+| dataclass, class of attrs, pydantic model | object |
+| `msgspec.Struct` | object, or array with `array_like` |
 | tuple, NamedTuple | array |
 | enum | its value |
 | `datetime`, `date`, `time` | RFC 3339 text |
@@ -109,6 +110,9 @@ def _form_of_parts(value: Any) -> Any:
     kind: Any = type(value)
     if is_dataclass(value) and not isinstance(value, type):
         members = ((field.name, getattr(value, field.name)) for field in fields(value))
+        return dict(_given(members))
+    if hasattr(kind, "__attrs_attrs__"):
+        members = ((each.name, getattr(value, each.name)) for each in kind.__attrs_attrs__)
         return dict(_given(members))
     if hasattr(kind, "__struct_encode_fields__"):
         return _form_of_struct(value)

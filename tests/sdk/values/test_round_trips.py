@@ -117,6 +117,16 @@ class Area(pydantic.BaseModel, extra="forbid"):
         return self.side**2
 
 
+@pydantic.dataclasses.dataclass
+class Ruled:
+    """A dataclass that pydantic reads."""
+
+    lasts: timedelta
+    price: Decimal
+    lines: list[Line]
+    note: str = pydantic.Field(default="", alias="remark")
+
+
 class Plan(pydantic.BaseModel):
     areas: dict[str, list[Area]]
     notes: pydantic.Json[list[int]]
@@ -201,6 +211,16 @@ LEAVES: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
     "models in a dataclass": (
         Owner,
         st.builds(Owner, st.builds(Dog, barks=st.integers()), durations),
+    ),
+    "dataclass of pydantic": (
+        Ruled,
+        st.builds(
+            Ruled,
+            durations,
+            prices,
+            st.lists(lines, max_size=1),
+            remark=st.text(max_size=3),
+        ),
     ),
     "computed field": (Area, st.builds(Area, side=st.integers(0, 9))),
     "models that write otherwise": (
