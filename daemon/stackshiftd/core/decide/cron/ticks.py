@@ -179,20 +179,18 @@ def _parsed(expression: str, timezone: str) -> tuple[int, str, tzinfo]:
         first = next(CronSim(fields, datetime(2024, 1, 1, tzinfo=UTC)), None)
     except CronSimError as bad:
         if _names_no_date(fields):
-            raise Usage(
-                f"the schedule {expression!r} never ticks", hint=advice(expression)
-            ) from bad
+            raise _never_ticks(expression) from bad
         reason = str(bad)[:1].lower() + str(bad)[1:]
         raise Usage(
             f"{expression!r} is not a valid schedule: {reason}", hint=advice(expression)
         ) from bad
     if first is None:
-        raise Usage(f"the schedule {expression!r} never ticks", hint=advice(expression))
+        raise _never_ticks(expression)
     return 0, fields, zone
 
 
-def _refused(expression: str, why: str) -> Usage:
-    return Usage(why.format(repr(expression)), hint=advice(expression))
+def _never_ticks(expression: str) -> Usage:
+    return Usage(f"the schedule {expression!r} never ticks", hint=advice(expression))
 
 
 def _names_no_date(fields: str) -> bool:
