@@ -89,7 +89,7 @@ class Appender:
         segment_size: int,
         interval_s: float,
         witness: Witness | NoWitness,
-        speed: DiskSpeed | None = None,
+        speed: DiskSpeed,
     ) -> None:
         self._fs = fs
         self._folder = folder
@@ -132,9 +132,6 @@ class Appender:
         if not places:
             return places
         loop = self._loop = asyncio.get_running_loop()
-        if self._may_wait(batch):
-            self._commit_here(batch)
-            return places
         durable: asyncio.Future[None] = loop.create_future()
 
         def done(_: object, error: BaseException | None) -> None:
@@ -148,7 +145,15 @@ class Appender:
                 durable.set_exception(error)
 
         def commit() -> None:
-            self._thread.submit(lambda: self._commit(batch), loop, done)
+            if not self._may_wait(batch):
+                self._thread.submit(lambda: self._commit(batch), loop, done)
+                return
+            try:
+                self._commit_here(batch)
+            except BaseException as failed:  # As the thread does it.
+                done(None, failed)
+            else:
+                done(None, None)
 
         self.in_flight, self.began = True, time.monotonic()
         if self.share is None:
@@ -161,21 +166,18 @@ class Appender:
     def _may_wait(self, batch: Batch) -> bool:
         """May the loop wait while this append is committed?"""
         return (
-            self._speed is not None
-            and self._always
+            self._always
             and batch.roll is None
             and len(batch.data) <= MOST_AT_ONCE
             and self._speed.is_quick(time.monotonic())
         )
 
     def _commit_here(self, batch: Batch) -> None:
-        assert self._speed is not None
         began = time.monotonic()
         try:
             self._commit(batch)
         finally:
             self._speed.took(began, time.monotonic())
-            self.advanced()
         self._thread.remind()
 
     def _begin_sharing(

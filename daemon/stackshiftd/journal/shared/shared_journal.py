@@ -36,6 +36,7 @@ from stackshift_jobs.errors import (
 )
 from stackshiftd.core.records import Entry, JournalOpened
 from stackshiftd.journal import snapshots
+from stackshiftd.journal.disk_speed import DiskSpeed
 from stackshiftd.journal.file_journal import RESERVE_BYTES, SEGMENT_SIZE, FileJournal
 from stackshiftd.journal.filesystem import FileSystem, RealFileSystem, read_file
 from stackshiftd.journal.interface import (
@@ -132,6 +133,7 @@ class SharedJournal(FileJournal):
             segment_size=segment_size,
             interval_s=3600.0,
             witness=NoWitness(),
+            speed=DiskSpeed(),
         )
         self = cls(fs, layout, lock, appender, recovered.snapshot, recovered.report, reserve_bytes)
         self._begin(shared, of, mark, lease_ms, host or socket.gethostname())
