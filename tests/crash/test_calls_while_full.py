@@ -83,3 +83,38 @@ def test_a_refusal_of_a_call_that_waited_for_room_reaches_its_handler(make_proje
         assert "idempotency key" in seen["error"]["message"]
     finally:
         assert daemon.close() is None
+
+
+def test_start_after_room_was_made_is_not_refused(make_project: Make) -> None:
+    """Whoever reads what is free, makes room and tries again need not wait until the daemon looks
+    by itself."""
+    project = make_project(JOBS)
+    disk = FaultyFileSystem()
+    daemon = InsideDaemon(project, fs=disk)
+    try:
+        for _ in range(5):
+            disk.free = 0
+            wait_until(
+                lambda: project.call("daemon.status")["mode"] == "read_only", "the daemon to notice"
+            )
+            with pytest.raises(DiskFull, match=r"has 0 B free; the last .* are kept"):
+                project.begin("child")
+            disk.free = None
+            project.finish(project.begin("child"))
+    finally:
+        assert daemon.close() is None
+
+
+def test_write_that_failed_beside_free_space_is_said(make_project: Make) -> None:
+    """As with a quota: what is free is then no reason, and the next try is."""
+    project = make_project(JOBS)
+    disk = FaultyFileSystem()
+    daemon = InsideDaemon(project, fs=disk)
+    try:
+        disk.fault = lambda call, _data: ENOSPC if call == "pwrite" else None
+        for _ in range(2):
+            with pytest.raises(DiskFull, match=r"the last write to .* found no room, .* free now$"):
+                project.begin("child")
+        disk.fault = lambda _call, _data: None
+    finally:
+        assert daemon.close() is None

@@ -136,6 +136,11 @@ class DiskRoom:
         disk = self._disk()
         if disk.is_read_only:
             return f"{disk.directory} is on a file system that is read-only"
+        if self.read_only and disk.spare_bytes:
+            return (
+                f"the last write to {disk.directory} found no room, and is tried again "
+                f"each second; {size_text(disk.free_bytes)} are free now"
+            )
         return (
             f"{disk.directory} has {size_text(disk.free_bytes)} free; "
             f"the last {size_text(disk.reserve_bytes)} are kept for work under way"

@@ -415,6 +415,11 @@ class Engine:
             return True
         admission = self.room.admission(command)
         if admission is Admission.REFUSED:
+            # Somebody may have made room since the last look, and tries again. Whether a write that
+            # has failed would succeed now is not tried here: each failure costs a replay.
+            self.room.look()
+            if not self.room.is_short:
+                return True
             self.when_durable(reply, self.room.refusal())
         elif admission is Admission.KEPT:
             self.room.keep(command, reply, source)
