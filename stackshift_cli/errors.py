@@ -21,8 +21,13 @@ def unwritten(what: str, bad: OSError) -> StackshiftError:
     """The error for a file or directory that cannot be written: `what` begins the message."""
     message = f"{what}: {bad.strerror or bad}"
     if bad.errno in UNWRITABLE:
-        return DiskFull(message, hint="make room there")
+        return DiskFull(message, hint=room_hint(bad))
     return BadConfiguration(message)
+
+
+def room_hint(bad: OSError) -> str:
+    """What to do about `bad`, one of `UNWRITABLE`."""
+    return "remount it, or use another" if bad.errno == errno.EROFS else "make room there"
 
 
 class WatchedRunFailed(RunFailed):

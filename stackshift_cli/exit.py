@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import sys
 
-from stackshift_cli.errors import DETACHED, UNWRITABLE, OutputClosed
+from stackshift_cli.errors import DETACHED, UNWRITABLE, OutputClosed, room_hint
 from stackshift_jobs.errors import DiskFull, OutputFailed, StackshiftError
 
 TYPE_CHECKING = False  # See `stackshift_jobs.errors`: loading `typing` takes too long here.
@@ -75,7 +75,7 @@ def _refused(bad: OSError) -> StackshiftError:
     file = f": {bad.filename}" if bad.filename else ""
     message = f"{bad.strerror or bad}{file}"
     if bad.errno in UNWRITABLE:
-        return DiskFull(message, hint="make room there")
+        return DiskFull(message, hint=room_hint(bad))
     return StackshiftError(message)
 
 
