@@ -12,6 +12,7 @@ it writes. Invariants:
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import selectors
 import signal
@@ -328,6 +329,13 @@ def _start(
         else:
             raise
         raise FileNotFoundError(problem) from bad
+    except OSError as bad:
+        if bad.errno != errno.ENOEXEC or _first_line(program).startswith("#!"):
+            raise
+        # A shell would run it itself. We do not guess which one it was written for.
+        name = program.argv[0]
+        problem = f"{name!r} has no line #! with its interpreter, and is no program of this machine"
+        raise OSError(f"{problem}: add one, or run it as sh {name}") from bad
 
 
 def _first_line(program: Program) -> str:

@@ -251,6 +251,15 @@ def test_script_whose_interpreter_is_missing_is_not_said_to_be_missing(tmp_path:
             run(program, Watch(), Stop())
 
 
+def test_script_that_names_no_interpreter_says_what_to_write(tmp_path: Path) -> None:
+    """A shell would run it itself, and the system calls it an "Exec format error"."""
+    script = tmp_path / "backup"
+    script.write_text("true\n")
+    script.chmod(0o755)
+    with pytest.raises(OSError, match=r"^'./backup' has no line #!.* run it as sh ./backup$"):
+        run(Program(("./backup",), cwd=str(tmp_path)), Watch(), Stop())
+
+
 def test_program_that_is_not_found_says_where_it_was_looked_for() -> None:
     """Jobs have a PATH of their own; a path or a missing directory is named as it is."""
     with pytest.raises(
