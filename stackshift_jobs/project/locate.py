@@ -289,7 +289,24 @@ def _own(root: str, env: Mapping[str, str]) -> Project:
 def _data_dir(root: str, env: Mapping[str, str]) -> str:
     """See `data_dir_of`."""
     chosen = env.get(DATA_DIR_VARIABLE) or _written_data_dir(root) or DEFAULT_DATA_DIR
-    return _absolute(chosen, root)
+    path = _absolute(chosen, root)
+    link = os.path.join(root, chosen)
+    if not os.access(path, os.F_OK) and _is_link(link):
+        # A new journal would know nothing of the runs on a disk that is not mounted.
+        from shlex import quote
+
+        raise BadConfiguration(
+            f"the data directory {link} is a link to {path}, which does not exist",
+            hint=f"mount the disk it is on, or make it: mkdir -m 700 {quote(path)}",
+        )
+    return path
+
+
+def _is_link(path: str) -> bool:
+    try:
+        return stat.S_ISLNK(os.lstat(path).st_mode)
+    except OSError:
+        return False
 
 
 def _written_data_dir(root: str) -> str | None:

@@ -114,6 +114,20 @@ def test_file_or_folder_of_a_project_is_not_the_project(tmp_path: Path) -> None:
     assert refused.value.hint == f"stackshift init '{tmp_path}/new shop'"
 
 
+def test_data_directory_behind_a_link_is_not_made(tmp_path: Path) -> None:
+    """The disk it is on may not be mounted: a new journal there would know no run and no key."""
+    (tmp_path / "stackshift.toml").touch()
+    disk = tmp_path / "my disk"
+    (tmp_path / ".stackshift").symlink_to(disk)
+    with pytest.raises(BadConfiguration, match=f"is a link to {disk}, which does not exist"):
+        find_project(str(tmp_path), environ={})
+    disk.mkdir(mode=0o700)
+    assert find_project(str(tmp_path), environ={}).data_dir == disk
+    disk.rmdir()
+    elsewhere = {"STACKSHIFT_DATA_DIR": str(tmp_path / "new")}
+    assert find_project(str(tmp_path), environ=elsewhere).data_dir == tmp_path / "new"
+
+
 def test_no_project_at_all_says_how_to_make_one(tmp_path: Path) -> None:
     """The exit status is 78, and the hint is `stackshift init`."""
     with pytest.raises(BadConfiguration) as refused:
