@@ -369,3 +369,74 @@ def test_streams_are_whole_at_import(make_project: Make) -> None:
     assert printed(project, "quiet") == []
     wait_until(lambda: "w1: by a program\n" in project.log(), "the program's output")
     assert "w1: loud\n" in project.log()
+
+
+REPLACING = """
+import io
+import sys
+
+sys.stdout = io.TextIOWrapper(sys.stdout.buffer, encoding="latin-1")
+
+
+@stackshift.job("printing")
+def printing(ctx):
+    print("by", ctx.payload)
+    return type(sys.stdout).__name__
+
+
+@stackshift.job("leaving")
+async def leaving(ctx):
+    def leave():
+        sys.stdout = io.StringIO()
+        sys.stderr = None
+
+    await ctx.step.run("leave", leave)
+"""
+
+
+def test_stream_that_a_module_puts_over_ours_holds_nothing_back(make_project: Make) -> None:
+    """What it prints would else be in the log of the run that fills its buffer."""
+    project = make_project(REPLACING)
+    project.start()
+    for name in ("one", "two"):
+        run = project.finish(project.begin("printing", name))
+        assert run["result"] == "TextIOWrapper"
+        assert [line["message"] for line in lines(project, run["id"])] == [f"by {name}"]
+
+
+def test_stream_that_a_run_leaves_replaced_is_put_back(make_project: Make) -> None:
+    """As the working directory is: the next run prints into its own log."""
+    project = make_project(REPLACING)
+    project.start()
+    project.finish(project.begin("leaving"))
+    run = project.finish(project.begin("printing", "the next"))
+    assert [line["message"] for line in lines(project, run["id"])] == ["by the next"]
+
+
+PATCHING = """
+import builtins
+
+
+def refuse(*args, **kwargs):
+    raise ValueError("no files today")
+
+
+@stackshift.job("patching")
+def patching(ctx):
+    builtins.open = refuse
+    print("never stored")
+
+
+@stackshift.job("patchingAsync")
+async def patching_async(ctx):
+    patching(ctx)
+"""
+
+
+@pytest.mark.parametrize("job", ["patching", "patchingAsync"])
+def test_run_whose_output_cannot_be_stored_ends(make_project: Make, job: str) -> None:
+    """Whatever a job has made of the functions that store it."""
+    project = make_project(PATCHING)
+    project.start()
+    run = project.finish(project.begin(job, max_attempts=1))
+    assert (run["status"], run["error"]["message"]) == ("failed", "no files today")

@@ -72,7 +72,9 @@ def import_project(
     thread_contexts.install()
     asyncio_order.install()
     monkey_patches.refuse()
-    return load(project, jobs, importing, deadly)
+    loaded = load(project, jobs, importing, deadly)
+    streams.settle()
+    return loaded
 
 
 def load(

@@ -538,8 +538,10 @@ def call_handler(
     """Call the handler; its final frame is sent when nothing of it executes any more."""
 
     def ended(last: Frame | c.Command) -> None:
-        execution.log.close()
-        on_end(execution)
-        pipe.post(last)
+        try:
+            execution.log.close()
+        finally:  # Whatever is wrong with its output, the run has ended.
+            on_end(execution)
+            pipe.post(last)
 
     execution.begin(port, ended)

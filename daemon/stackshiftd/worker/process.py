@@ -66,7 +66,7 @@ from stackshiftd.worker.literals import Literals
 from stackshiftd.worker.loop_port import LoopPort
 from stackshiftd.worker.looped import LoopedExecution, call_handler
 from stackshiftd.worker.notices.job import NOTIFY
-from stackshiftd.worker.output import program_output
+from stackshiftd.worker.output import program_output, streams
 from stackshiftd.worker.output.log_file import MAX_BYTES, MAX_PROGRAM_BYTES, LogFile
 from stackshiftd.worker.output.program_output import ProgramPipes
 from stackshiftd.worker.output.run_log import LogStore, RunLog
@@ -264,6 +264,8 @@ class Worker:
     def _execute(self, order: Execute) -> None:
         if self._lease is not None:
             self._lease.require()
+        if not self._executions:
+            streams.put_back()
         self._orders += 1
         recalled = self._recalled.pop(order.run, [])
         earlier = self._earlier.pop(order.run, [])

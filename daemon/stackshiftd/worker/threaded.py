@@ -484,9 +484,11 @@ class Threads:
         last = execution.last_frame(handle)
         execution.end()
         execution.programs.close(Unwinding("ended"))
-        execution.log.close()
-        self._on_end(execution)
-        if self.active > 1:
-            pipe.hand_over(last)
-        else:
-            pipe.send(last)
+        try:
+            execution.log.close()
+        finally:  # Whatever is wrong with its output, the run has ended.
+            self._on_end(execution)
+            if self.active > 1:
+                pipe.hand_over(last)
+            else:
+                pipe.send(last)

@@ -243,3 +243,38 @@ def install(own: OwnLog) -> None:
         SHARED.forked()
 
     os.register_at_fork(after_in_child=forked)
+
+
+class Standing:
+    """What `sys.stdout` and `sys.stderr` are between runs: these streams, or what modules have put
+    in their place."""
+
+    streams: tuple[Any, Any] | None = None
+
+
+def settle() -> None:
+    """Let the streams stand as they are now, when the modules have been imported. One that would
+    hold text back, as a `TextIOWrapper` over ours, hands it on at once: it belongs to the run that
+    prints it, and another may be the next to print."""
+    Standing.streams = (sys.stdout, sys.stderr)
+    for stream in Standing.streams:
+        if isinstance(stream, io.TextIOWrapper) and not isinstance(stream, RunStream):
+            with contextlib.suppress(ValueError):  # Closed or detached.
+                stream.reconfigure(write_through=True)
+
+
+def put_back() -> None:
+    """Undo what a run has left in the place of the streams; for a worker that executes no other."""
+    if Standing.streams is None:
+        return
+    for name, stream in zip(("stdout", "stderr"), Standing.streams, strict=True):
+        if getattr(sys, name) is not stream and _is_usable(stream):
+            setattr(sys, name, stream)
+
+
+def _is_usable(stream: Any) -> bool:
+    try:
+        stream.flush()
+    except Exception:  # Of a stream that a run has detached from its bytes, or of a module's own.
+        return False
+    return True
