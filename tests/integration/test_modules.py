@@ -189,6 +189,7 @@ PROGRAMS = {
         "else:\n    raise AssertionError('a loop runs')\n"
     ),
     "imports its neighbour": "from jobs import good\n",
+    "replaces print": "import builtins\n\nbuiltins.print = lambda *args, **options: None\n",
     "reads its arguments": "import argparse\n\nargparse.ArgumentParser().parse_args()\n",
 }
 

@@ -6,13 +6,13 @@ variables of a worker, and makes the rest of what it has inherited like that of 
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import threading
 from functools import wraps
+from json import dumps, loads
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from stackshift_jobs.errors import BadConfiguration, StackshiftError
 from stackshift_jobs.programs import inheritance
@@ -42,16 +42,16 @@ def check(root: Path, deadly: str = "{}") -> int:
         config = load_config(root)
         file_schedules(config)
     except StackshiftError as bad:
-        print(json.dumps({"error": bad.as_json()}), file=out)
+        _say(out, {"error": bad.as_json()})
         return bad.exit_status
     inheritance.adopt(config.workers.umask, config.workers.nice)
     jobs = list(config.project.jobs)
 
     def importing(module: str) -> None:
-        print(json.dumps({"importing": module}), file=out, flush=True)
+        _say(out, {"importing": module})
 
     _wait_for_no_thread()
-    facts, failed = loader.import_project(root, jobs, OwnLog(2), importing, json.loads(deadly))
+    facts, failed = loader.import_project(root, jobs, OwnLog(2), importing, loads(deadly))
     for job, text in list(without_job(facts, failed)):
         failed.append(loader.invalid(registry[job], BadConfiguration(text)))
     for facts_of in facts:
@@ -68,9 +68,14 @@ def check(root: Path, deadly: str = "{}") -> int:
     modules = [
         _module_json(module, file, facts, errors.get(module)) for module, file in files.items()
     ]
-    print(json.dumps({"modules": modules}), file=out)
-    out.flush()
+    _say(out, {"modules": modules})
     return 78 if failed else 0
+
+
+def _say(out: TextIO, what: dict[str, Any]) -> None:
+    """Write `what` as one line. The modules that are imported here may have replaced `print`."""
+    out.write(dumps(what) + "\n")
+    out.flush()
 
 
 def _wait_for_no_thread() -> None:
