@@ -142,7 +142,7 @@ def _described(of: Any) -> Any:
     if pydantic_models.is_model(of):
         return of
     with suppress(Exception):  # Whatever is in the way, msgspec finds it too.
-        if pydantic_models.mentions(pydantic_models.is_dataclass, of):
+        if pydantic_models.mentions(pydantic_models.is_for_pydantic, of):
             return pydantic_models.AnyModel(of)
     try:
         return _Msgspec(of)

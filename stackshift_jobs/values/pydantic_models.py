@@ -110,9 +110,15 @@ def _parts_of(of: Any, seen: set[int]) -> Iterator[Any]:
 
 
 def is_dataclass(of: Any) -> bool:
-    """Is the type a dataclass of pydantic's? Others would read it as an ordinary dataclass, and
-    leave out its validators."""
+    """Is the type a dataclass of pydantic's?"""
     return isinstance(of, type) and "__pydantic_validator__" in vars(of) and not is_model(of)
+
+
+def is_for_pydantic(part: Any) -> bool:
+    """Is the part of a type a dataclass of pydantic's, or what an annotation says to pydantic, such
+    as `Field(gt=0)` or a validator? Other readers would pass over what it asks for."""
+    says = type(part).__module__.partition(".")[0] in ("pydantic", "annotated_types")
+    return is_dataclass(part) or (says and not isinstance(part, type))
 
 
 def mentions(is_meant: Callable[[Any], bool], of: Any, seen: frozenset[Any] = frozenset()) -> bool:

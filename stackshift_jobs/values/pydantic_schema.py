@@ -36,9 +36,11 @@ def schema_generator() -> Any:
             return _by_all_names(super().model_schema(schema), fields, by_name)
 
         def dataclass_schema(self, schema: Any) -> Any:
-            # An ordinary one has no such fields. Either is written by the names of its fields.
-            fields = getattr(schema["cls"], "__pydantic_fields__", {})
-            return _by_all_names(super().dataclass_schema(schema), fields, by_name=True)
+            made = super().dataclass_schema(schema)
+            fields = getattr(schema["cls"], "__pydantic_fields__", None)
+            if fields is None:  # An ordinary one.
+                return made | {"additionalProperties": False}
+            return _by_all_names(made, fields, by_name=True)  # By them, it is written.
 
     return Reading
 

@@ -425,3 +425,32 @@ def test_dataclass_of_pydantic_is_read_by_pydantic(of: Any, wrap: Any) -> None:
     assert convert(written, of) == made
     with pytest.raises(PayloadRefused, match=r"amount.*greater than 0"):
         convert(wrap({"amount": 0}), of)
+
+
+@dataclass
+class Sale:
+    """An ordinary dataclass, annotated for pydantic."""
+
+    amount: Annotated[int, pydantic.Field(gt=0)]
+    name: Annotated[str, pydantic.AfterValidator(str.lower)] = ""
+    lasts: timedelta = timedelta(0)
+    count: pydantic.PositiveInt = 1
+
+
+@pytest.mark.parametrize("of", [Sale, list[Sale], Sale | None], ids=str)
+def test_annotation_for_pydantic_is_not_passed_over(of: Any) -> None:
+    """What it asks for is checked, and an ordinary dataclass still allows no other fields."""
+
+    def made(**fields: Any) -> Any:
+        return [fields] if of == list[Sale] else fields
+
+    sale = convert(made(amount=3, name="ADA", lasts=1.5), of)
+    assert "name='ada'" in repr(sale)
+    written = plain(sale)
+    checker(of)(written)
+    assert convert(written, of) == sale
+    for wrong in ({"amount": 0}, {"amount": 3, "count": 0}):
+        with pytest.raises(PayloadRefused, match="greater than 0"):
+            convert(made(**wrong), of)
+    with pytest.raises(fastjsonschema.JsonSchemaValueException):
+        checker(of)(made(amount=3, nmae="ada"))
