@@ -40,6 +40,13 @@ _CHOICES: Final = {
     "color": "auto always never",
     "status": "scheduled queued running waiting retrying completed failed cancelled",
     "shell": "bash zsh fish",
+    "by": "status job queue",
+    "catch_up": "skip once all",
+    "format": "user system",
+    "if_running": "skip queue replace fail",
+    "on_duplicate": "refuse attach replace queue",
+    "on_timeout": "fail continue cancel",
+    "overlap": "allow skip queue cancel",
 }
 """The values of parameters that have few, by their names."""
 _PAYLOADS: Final = [Candidate("@", "a file, behind it"), Candidate("-", "standard input")]

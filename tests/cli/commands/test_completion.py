@@ -6,8 +6,12 @@ import pytest
 
 from cli.conftest import Shell
 from cli.fake_daemon import FakeDaemon, run_id, run_object, schedule_object
+from stackshift_cli.commands.catalogue import COMMANDS
 from stackshift_cli.commands.completion import candidates
 from stackshift_cli.commands.completion_line import bash_word, bash_words
+from stackshift_cli.commands.spec import Option
+from stackshift_jobs.schedules import CATCH_UP, OVERLAP
+from stackshift_jobs.values.limits import ON_DUPLICATE, ON_TIMEOUT
 
 
 def texts(words: list[str]) -> list[str] | None:
@@ -50,6 +54,21 @@ def texts(words: list[str]) -> list[str] | None:
 def test_table_says_what_may_come_next(words: list[str], wanted: list[str] | None) -> None:
     """Commands, options, their values and forms of RUN; files only where a file is wanted."""
     assert texts(words) == wanted
+
+
+def test_words_that_an_option_takes_are_offered() -> None:
+    """All that are accepted, for each option that takes one of a few."""
+    for argv, accepted in (
+        (["start", "x", "--on-duplicate", ""], ON_DUPLICATE),
+        (["schedules", "add", "x", "--overlap", ""], OVERLAP),
+        (["crontab", "import", "--catch-up", ""], CATCH_UP),
+        (["wait-event", "x", "--on-timeout", ""], ON_TIMEOUT),
+    ):
+        assert texts(argv) == sorted(accepted)
+    for command in COMMANDS:
+        for option in command.parameters:
+            if isinstance(option, Option) and option.metavar in ("WORD", "WHAT"):
+                assert texts([*command.path, option.flags[-1], ""]), (command, option)
 
 
 def test_candidates_say_what_they_are() -> None:
