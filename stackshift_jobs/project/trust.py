@@ -86,9 +86,12 @@ def check_data_dir(data_dir: str) -> None:
             **fields,
         )
     if status.st_mode & 0o077:
+        from shlex import quote
+
         raise BadConfiguration(
             f"the data directory {data_dir} is accessible to other users (mode {_mode(status)})",
-            hint=f"chmod 700 {data_dir}",
+            # All of it: a copy that was restored under another umask has files like that too.
+            hint=f"chmod -R go= {quote(data_dir)}",
             **fields,
         )
 

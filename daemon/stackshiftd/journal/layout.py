@@ -7,6 +7,7 @@ file system, one holder. Must never repair what is wrong: it says what to do and
 from __future__ import annotations
 
 import os
+import shlex
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import ClassVar, Final
@@ -127,7 +128,7 @@ def _check_private(path: Path, info: FileInfo, kind: str) -> None:
         mode = "700" if kind == "directory" else "600"
         raise BadConfiguration(
             f"{path} is accessible to other users (mode {info.mode:03o})",
-            hint=f"chmod {mode} {path}",
+            hint=f"chmod {mode} {shlex.quote(str(path))}",
         )
 
 

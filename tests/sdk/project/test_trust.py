@@ -285,7 +285,7 @@ def test_data_directory_of_another_user_is_refused_even_if_the_project_is_truste
     world.change(".stackshift", uid=ME, gid=MY_GROUP, mode=0o750)
     with pytest.raises(BadConfiguration, match="accessible to other users") as refused:
         world.find()
-    assert refused.value.hint == f"chmod 700 {world.root}/.stackshift"
+    assert refused.value.hint == f"chmod -R go= {world.root}/.stackshift"
 
 
 def test_sandbox_that_hides_who_owns_the_top_is_not_in_the_way(
