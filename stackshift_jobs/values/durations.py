@@ -24,8 +24,8 @@ _UNIT_MS: Final = {
     "d": 86_400_000,
     "w": 604_800_000,
 }
-_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
-_NUMBER: Final = re.compile(r"\d+(?:\.\d+)?")
+_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)", re.ASCII)
+_NUMBER: Final = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
 MAX_DURATION_MS: Final = 10 * 366 * 86_400_000
 """Ten years; a longer one is far more often a mistake in the unit than what was meant."""
 

@@ -51,7 +51,7 @@ def test_duration_is_a_whole_number_of_milliseconds(value: Any, ms: int) -> None
     assert milliseconds(value) == ms
 
 
-BAD_TEXTS = ["", *"s ten 1h-5m -1s 10sx 1e3 11w1y 600w".split(), "10 s"]
+BAD_TEXTS = ["", *"s ten 1h-5m -1s 10sx 1e3 11w1y 600w ٣s ٣".split(), "10 s"]
 BAD_NUMBERS = [-1, -0.001, float("nan"), float("inf"), MAX_DURATION_MS]
 BAD: list[Any] = [*BAD_TEXTS, *BAD_NUMBERS, True, None, b"1s", [], timedelta(seconds=-1)]
 
