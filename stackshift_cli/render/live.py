@@ -24,7 +24,7 @@ from stackshift_cli.daemon.feed import Deadline, End, FeedRecord, follow
 from stackshift_cli.daemon.session import Session
 from stackshift_cli.render.console import console, glyphs
 from stackshift_cli.render.picture import Frame, picture
-from stackshift_cli.screen.echo import echo_off
+from stackshift_cli.screen.echo import echo_off, is_foreground
 from stackshift_jobs.errors import DaemonUnavailable, NotFound
 from stackshift_jobs.values.limits import FINISHED
 
@@ -47,7 +47,7 @@ def draw_until_end(session: Session, run_id: str, deadline: Deadline) -> dict[st
     """Draw the run `run_id` until it ends and return the run object. Raises `TimedOut` at
     `deadline`."""
     drawing = _Drawing(session, run_id)
-    with echo_off(sys.stdout.fileno()):
+    with echo_off(drawing.terminal, drawing):
         drawing.live.start()
         try:
             return _drawn_until_end(drawing, deadline)
@@ -80,19 +80,32 @@ class _Drawing:
         self.shown = run_detail.fetch(session, run_id)
         self.run = self.shown.run
         self.screen = console(session.options)
+        self.terminal = sys.stdout.fileno()
         # Now, since Rich replaces stdout while it is live, and its stream has no encoding to ask.
         self._marks = glyphs()
         self._lines: list[int] = []
         """The cells of each line of the frame that is on the screen."""
-        self.live = Live(
-            self._live_frame(), console=self.screen, auto_refresh=False, transient=True
-        )
+        self.live = self._new_live()
         self._width = self.screen.width
         self._changed = True
         self._drawn_at = 0.0
         self._took = 0.0
         self._asked_at = time.monotonic()
         self._log_seen: Any = 0
+
+    def _new_live(self) -> Live:
+        return Live(self._live_frame(), console=self.screen, auto_refresh=False, transient=True)
+
+    def leave(self) -> None:
+        """Erase the live frame, and show the cursor: the process is about to be stopped."""
+        self.live.stop()
+        self._lines = []
+
+    def come_back(self) -> None:
+        """Go on below whatever was printed meanwhile. A `Live` that was stopped would erase it."""
+        self.live = self._new_live()
+        self.live.start()
+        self._changed, self._drawn_at = True, 0.0
 
     @property
     def newest_seq(self) -> int:
@@ -108,7 +121,7 @@ class _Drawing:
         """Redraw if something has changed, but not more often than `_FRAME_SECONDS`."""
         pause = _FRAME_SECONDS if self._changed else _CLOCK_SECONDS
         pause = max(pause, _LEISURE * self._took)
-        if time.monotonic() - self._drawn_at < pause:
+        if time.monotonic() - self._drawn_at < pause or not is_foreground(self.terminal):
             return
         # If the daemon is gone for a moment, the follower waits for it and reports it.
         with contextlib.suppress(DaemonUnavailable):

@@ -145,6 +145,26 @@ def test_enter_below_the_picture_leaves_one_frame(
     assert text.count("STEP") == 1, text
 
 
+def test_picture_leaves_the_terminal_to_whoever_stops_it(
+    follow: Any, run: dict[str, Any], daemon: FakeDaemon
+) -> None:
+    """At Ctrl-Z the frame is erased and the cursor shown; afterwards it is drawn anew, below. (With
+    no shell to return to, the system does not stop the follower in between.)"""
+    follower = follow(80, 24)
+    follower.expect("running in worker w1")
+    follower.child.sendcontrol("z")
+    follower.expect("\x1b[?25h")
+    follower.expect("\x1b[?25l")
+    assert "STEP" not in follower.screen.text
+    daemon.append(done(run, 1))
+    follower.expect("page-01")
+    assert not follower.child.getecho()
+    daemon.finish(run, 12, result="fine")
+    text = follower.end()
+    assert text.count("STEP") == 1, text
+    assert "hello  running" not in text
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 @pytest.mark.usefixtures("run")
 def test_terminal_shows_what_is_typed_after_a_signal(follow: Any, number: int) -> None:
