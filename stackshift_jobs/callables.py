@@ -11,7 +11,7 @@ import sys
 import typing
 from collections.abc import Callable, Iterator
 from functools import partial
-from types import MethodType
+from types import MethodType, UnionType
 from typing import Any, Final, NamedTuple
 
 from stackshift_jobs.errors import BadConfiguration
@@ -157,12 +157,18 @@ def _takes_plain_context(handler: Callable[..., Any]) -> bool:
 
 
 def _hint(handler: Callable[..., Any]) -> Any:
-    """What the first parameter is annotated as; None if it is not, or it cannot be read."""
+    """What the first parameter is annotated as, of several the first context; None if it is not
+    annotated, or that cannot be read."""
     annotation = _annotation(handler)
     if annotation is inspect.Parameter.empty:
         return None
     hint = _evaluated(annotation, inspect.unwrap(function_of(handler)))
-    return typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
+    if typing.get_origin(hint) is typing.Annotated:
+        hint = typing.get_args(hint)[0]
+    if typing.get_origin(hint) in (typing.Union, UnionType):
+        contexts = (each for each in typing.get_args(hint) if _is_context(typing.get_origin(each)))
+        return next(contexts, None)
+    return hint
 
 
 def _annotation(handler: Callable[..., Any]) -> Any:

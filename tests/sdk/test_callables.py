@@ -206,7 +206,10 @@ def test_only_the_annotation_of_the_context_matters() -> None:
     def has_an_unreadable_second(ctx: JobContext[Order], more: Mapping[str, int] = {}) -> None: ...
     def marked(ctx: Annotated[JobContext[Order], "payload"]) -> None: ...
 
-    for fn in (returns_what_is_missing, has_an_unreadable_second, marked):
+    def may_be_none(ctx: JobContext[Order] | None = None) -> None: ...
+    def either(ctx: AsyncJobContext[Order] | JobContext[Order] | None) -> None: ...
+
+    for fn in (returns_what_is_missing, has_an_unreadable_second, marked, may_be_none, either):
         assert callables.payload_type(fn, None) is Order, fn.__name__
 
 
@@ -217,11 +220,10 @@ def test_annotation_for_type_checkers_alone_gives_no_type() -> None:
     def raises(ctx: 1 / 0) -> None: ...  # type: ignore[valid-type]  # any expression is allowed
     def generic(ctx: JobContext[P]) -> None: ...
     def bare(ctx: JobContext) -> None: ...  # type: ignore[type-arg]  # as people write it
-    def optional(ctx: JobContext[Order] | None) -> None: ...
     def other(ctx: dict[str, int]) -> None: ...
     def unannotated(ctx): ...  # type: ignore[no-untyped-def]  # likewise
 
-    for fn in (takes_what_is_missing, raises, generic, bare, optional, other, unannotated):
+    for fn in (takes_what_is_missing, raises, generic, bare, other, unannotated):
         assert callables.payload_type(fn, None) is None, fn.__name__
 
 
