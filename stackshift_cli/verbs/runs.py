@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import select
 import sys
 import time
@@ -25,6 +26,8 @@ _PAGE: Final = run_detail.PAGE
 _CHILDREN: Final = 5
 """So many children deep `runs why` asks what is waited for."""
 _POLL_SECONDS: Final = 0.3
+_MOST_NAMES: Final = 10
+"""So many steps of a run are named where another was asked for."""
 
 
 def list_(session: Session, given: Given) -> int:
@@ -203,19 +206,35 @@ def logs(session: Session, given: Given) -> int:
         params["step"] = step
     after: Any = 0
     silent: set[str] = set()
+    is_empty = True
     with detaching(session, run):
         while True:
             page = session.call("run.logs", {**params, "after": after, "limit": _PAGE})
             run_detail.say_missing(session, page, silent)
             for line in page["lines"]:
+                is_empty = False
                 _print_log_line(session, line)
             sys.stdout.flush()
             after = page["next"]
             if page["more"]:
                 continue
             if page["finished"] or not given.flag("follow"):
+                if is_empty and step is not None:
+                    _say_unknown_step(session, run, step)
                 return 0
             select.select([], [], [], _POLL_SECONDS)
+
+
+def _say_unknown_step(session: Session, run: str, step: str) -> None:
+    """Say so if `run` has not reached a step called `step`, which has no lines then. Whoever has
+    misspelled it must not take that for a step that printed nothing."""
+    names = [str(each["name"]) for each in session.detail(run)["steps"]]
+    if step not in names:
+        session.say(f"note: {run} has not reached a step {safe(repr(step))}")
+        if near := difflib.get_close_matches(step, names, 1):
+            session.say(f"hint: did you mean {safe(near[0])}?")
+        elif names:
+            session.say(f"hint: its steps: {safe(', '.join(names[:_MOST_NAMES]))}")
 
 
 def _print_log_line(session: Session, line: dict[str, Any]) -> None:

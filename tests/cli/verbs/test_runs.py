@@ -334,6 +334,18 @@ def test_logs_are_lines_of_columns(shell: Shell, daemon: FakeDaemon) -> None:
     assert json.loads(shell("runs", "logs", "@last", "--json").stdout) == daemon.logs[0]
 
 
+def test_logs_of_a_step_that_there_is_not_say_so(shell: Shell, daemon: FakeDaemon) -> None:
+    """A step that has printed nothing is another thing than a name that was misspelled."""
+    run = daemon.add(run_object(1))
+    run["steps"] = [{"name": "charge", "status": "completed"}]
+    charged = shell("runs", "logs", run["id"], "--step", "charge")
+    assert charged == ("", "", 0)
+    note = f"note: {run['id']} has not reached a step "
+    for typed, hint in (("chrage", "did you mean charge?"), ("mail", "its steps: charge")):
+        told = shell("runs", "logs", run["id"], "--step", typed)
+        assert told == ("", f"{note}'{typed}'\nhint: {hint}\n", 0)
+
+
 def test_logs_on_a_terminal_mark_what_is_not_standard_output(
     shell: Shell, daemon: FakeDaemon
 ) -> None:
