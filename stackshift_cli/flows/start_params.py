@@ -126,7 +126,7 @@ def payload_given(given: Given) -> Any:
     """The payload that `--payload` and `--field` give; `NO_PAYLOAD` if neither was given. Raises
     `Usage` or `PayloadRefused`."""
     text, fields = given.text("payload"), given.texts("field")
-    value = NO_PAYLOAD if text is None else _load(_read(text, "the payload"), "--payload")
+    value = NO_PAYLOAD if text is None else _payload(text)
     if not fields:
         return value
     if value is NO_PAYLOAD:
@@ -143,6 +143,12 @@ def payload_given(given: Given) -> Any:
         seen.add(key)
         value[key] = new
     return value
+
+
+def _payload(text: str) -> Any:
+    if text.startswith("="):  # `-p={}`: only the long form of an option takes an equals sign.
+        raise Usage(f"-p takes JSON, not {text!r}", hint="without =: -p JSON, or --payload=JSON")
+    return _load(_read(text, "the payload"), "--payload")
 
 
 def _field(text: str) -> tuple[str, Any]:

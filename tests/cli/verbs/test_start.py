@@ -61,6 +61,15 @@ def test_empty_text_or_file_is_no_payload(
     assert daemon.requests == []
 
 
+def test_payload_behind_an_equals_sign_is_told_how_it_is_written(shell: Shell) -> None:
+    """Only long options take one."""
+    told = shell("start", "hello", "-p={}")
+    assert (told.code, told.stderr) == (
+        2,
+        "error[usage]: -p takes JSON, not '={}'\nhint: without =: -p JSON, or --payload=JSON\n",
+    )
+
+
 def test_refusal_names_the_option(shell: Shell, daemon: FakeDaemon) -> None:
     """On the fast path, and on the other."""
     refuse(daemon, Usage("on_duplicate must be refuse, not 'x'"))
