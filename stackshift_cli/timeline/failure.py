@@ -9,8 +9,8 @@
 
 The error itself stands above these lines, in the words of whoever shows it. First come the last
 frames of the project's code, each with its source line, and where in a library the error arose;
-then what a group consists of; then the causes, the nearest one first. Pure: text in, text out, with
-nothing escaped.
+then the last lines that a program has printed which failed; then what a group consists of; then the
+causes, the nearest one first. Pure: text in, text out, with nothing escaped.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ FRAMES: Final = 3
 _FRAMES_OF_OTHERS: Final = 1
 """The same for each cause and each part of a group."""
 _CAUSES: Final = 3
+_PRINTED: Final = 3
+"""How many lines of what a program has printed, which stand behind `> ` in the traceback."""
 _PARTS: Final = 5
 _FRAME: Final = re.compile(r' *File "(?P<file>[^"]*)", line (?P<line>\d+)(?:, in (?P<name>.*))?')
 _HEAD: Final = "Traceback (most recent call last):"
@@ -71,6 +73,7 @@ class Raised:
     frames: list[Frame] = field(default_factory=list)
     words: list[str] = field(default_factory=list)
     link: str = ""
+    printed: list[str] = field(default_factory=list)
 
     @property
     def text(self) -> str:
@@ -100,6 +103,8 @@ def exceptions(traceback: str) -> list[Raised]:
         if frame:
             place = (frame["file"], int(frame["line"]), frame["name"] or "")
             current.frames.append(Frame(*place))
+        elif line.startswith("> "):
+            current.printed.append(line)
         elif line.startswith("    ") and current.frames and not current.words:
             _add_source(current.frames, line.strip())
         elif line.strip() and not line.startswith("  ") and not _UNDERLINE.fullmatch(line):
@@ -161,7 +166,7 @@ def summary(traceback: str, root: str = "", brief: bool = False) -> list[str]:
     if brief:
         frames = chain[0].frames or next((part.frames for part in parts), [])
         return list(_frames(frames, 1, root))
-    lines = list(_frames(chain[0].frames, FRAMES, root))
+    lines = [*_frames(chain[0].frames, FRAMES, root), *chain[0].printed[-_PRINTED:]]
     for part in parts[:_PARTS]:
         lines.append(f"part {part.text}")
         lines += _indented(_frames(part.frames, _FRAMES_OF_OTHERS, root))

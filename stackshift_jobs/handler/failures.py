@@ -31,6 +31,8 @@ MAX_TRACEBACK: Final = 8192
 MAX_MESSAGE: Final = 4096
 MAX_PARTS: Final = 100
 """Exceptions of a group that are looked at; those beyond it only count as parts."""
+_MAX_PRINTED: Final = 2048
+"""Characters of what a program has printed that stand in the traceback of its error."""
 _NAMED_PARTS: Final = 5
 _FINAL: Final = (NonRetryable, CancelRun, PayloadRefused, Usage, InsideHandler)
 _OURS: Final = ("stackshift_jobs", "stackshiftd")
@@ -247,12 +249,14 @@ def _traceback_of(shown: BaseException, error: BaseException, secrets: Secrets) 
         return secrets.mask(readable(shown.traceback))[-MAX_TRACEBACK:]
     try:
         whole = traceback.TracebackException.from_exception(error)
+        if printed := _printed_by_program(error):
+            whole.__notes__ = [*(getattr(whole, "__notes__", None) or ()), printed]
         # The cause of a `StepFailed` is the error that it tells of, which is not told twice.
         is_plain = isinstance(shown, StepFailed) or not (
             isinstance(error, BaseExceptionGroup)
             or whole.__cause__
             or (whole.__context__ and not whole.__suppress_context__)
-            or getattr(error, "__notes__", None)
+            or getattr(whole, "__notes__", None)
         )
         is_users = _keep_users_frames(whole)
         if is_plain and not is_users and (isinstance(error, StackshiftError) or is_cut_off(error)):
@@ -261,6 +265,22 @@ def _traceback_of(shown: BaseException, error: BaseException, secrets: Secrets) 
         return secrets.mask(readable("".join(lines)))[-MAX_TRACEBACK:]
     except BaseException:  # It, or a cause of it, has no notes to give, nor parts.
         return _frames_of(error, secrets)
+
+
+def _printed_by_program(error: BaseException) -> str:
+    """The end of what a program of `subprocess` has captured on its standard error, or else on its
+    standard output, which alone says why it failed; empty for other errors. A log of the run has
+    nothing of it. It may be a traceback itself: each line is marked."""
+    if not hasattr(error, "cmd"):
+        return ""
+    for name, stream in (("stderr", "standard error"), ("output", "standard output")):
+        printed = getattr(error, name, None)
+        if isinstance(printed, bytes):
+            printed = printed.decode("utf-8", "backslashreplace")
+        if isinstance(printed, str) and printed.strip():
+            lines = printed.rstrip()[-_MAX_PRINTED:].splitlines()
+            return "\n".join([f"{stream} of the program:", *(f"> {line}" for line in lines)])
+    return ""
 
 
 def _frames_of(error: BaseException, secrets: Secrets) -> str:

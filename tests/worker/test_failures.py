@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -311,6 +313,30 @@ def test_causes_and_notes_are_in_the_traceback(stackshift: Stackshift) -> None:
     assert "for the product p7" in traceback
     assert "direct cause" in traceback
     assert "stackshiftd" not in traceback
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("echo out; echo no table >&2; exit 3", "error of the program:\n> no table"),
+        ("echo only; echo this; exit 3", "output of the program:\n> only\n> this"),
+        ("printf 'caf\\351' >&2; exit 3", "error of the program:\n> caf\\xe9"),
+    ],
+)
+def test_what_a_failed_program_has_printed_is_in_the_traceback(
+    stackshift: Stackshift, script: str, said: str
+) -> None:
+    """Where `subprocess.run` has captured it, no log has it."""
+
+    @stackshift.job("calls", retry=ONCE)
+    def calls(ctx: JobContext[Any]) -> None:
+        program = partial(subprocess.run, ["sh", "-c", script], check=True, capture_output=True)
+        ctx.step.run("call", program)
+
+    run = stackshift.start(calls)
+    assert run.error is not None
+    assert run.error["type"] == "CalledProcessError"
+    assert run.error["traceback"].endswith(f"returned non-zero exit status 3.\nstandard {said}\n")
 
 
 @pytest.mark.parametrize("kind", ["def", "async def"])

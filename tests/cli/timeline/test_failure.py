@@ -211,3 +211,18 @@ def test_frames_of_ours_are_not_where_it_failed() -> None:
     assert (summary(ours), where(ours)) == ([], "")
     theirs = f'{packages}/httpx/client.py", line 7, in get\n'
     assert where(ours + theirs) == "client.py:7"
+
+
+def test_end_of_what_a_program_has_printed_is_shown() -> None:
+    """A traceback in it is not taken for one of the project."""
+    child = (
+        'Traceback (most recent call last):\n  File "/c.py", line 7, in <module>\nOSError: no disk'
+    )
+    marked = "\n".join(f"> {line}" for line in child.splitlines())
+    head = (
+        'Traceback (most recent call last):\n  File "/shop/jobs/a.py", line 3, in call\n    run()\n'
+    )
+    text = f"{head}CalledProcessError: status 1\nstandard error of the program:\n{marked}\n"
+    assert where(text) == "a.py:3"
+    place = ["jobs/a.py:3 in call", "  run()"]
+    assert summary(text, "/shop") == [*place, *marked.splitlines()[-3:]]
