@@ -18,6 +18,9 @@ def execute(command: Command, globals_: Values, values: Values) -> int:
     options = preferred(Globals(**globals_))
     if options.color not in (None, "auto", "always", "never"):
         raise Usage(f"--color takes auto, always or never, not {options.color!r}")
+    if (words := values.get("command")) and words[0] == "" and isinstance(words, list):
+        # `-- "$COMMAND"` without that variable. The system would say that '' may not be executed.
+        raise Usage("the name of the program is empty", hint="-- COMMAND ARGUMENTS...")
     module, _, function = command.run.partition(":")
     verb = getattr(importlib.import_module(f"stackshift_cli.verbs.{module}"), function)
     # A verb may run for days (`runs tail`). What the imports made is not worth looking through.

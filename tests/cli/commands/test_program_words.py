@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from cli.conftest import Shell
+from cli.fake_daemon import FakeDaemon
 from stackshift_cli.commands.program_words import with_program_words
 
 
@@ -42,3 +44,23 @@ def test_options_after_a_program_are_the_programs(line: str, read_as: str) -> No
 def test_other_command_lines_are_left_alone(line: str) -> None:
     """With `--`, without a program, or of another command."""
     assert with_program_words(line.split()) == line.split()
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["exec", "--", ""],
+        ["exec", "", "x"],
+        ["state", "lock", "k", "--ttl", "5s", "--", ""],
+        ["schedules", "add", "n", "--cron", "@daily", "--", ""],
+    ],
+    ids=" ".join,
+)
+def test_empty_name_of_a_program_is_a_mistake(
+    shell: Shell, daemon: FakeDaemon, argv: list[str]
+) -> None:
+    """Such as `exec -- "$COMMAND"` without that variable: nothing is started or added."""
+    told = shell(*argv)
+    assert (told.code, told.stdout) == (2, "")
+    assert told.stderr.startswith("error[usage]: the name of the program is empty\n")
+    assert daemon.requests == []
