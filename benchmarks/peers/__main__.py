@@ -20,7 +20,7 @@ from typing import Any
 
 from contenders import CONTENDERS, Contender, Driver, NotInstalled, Services
 from machine import Machine, description
-from report import Measures, drawing, table
+from report import TITLES, Measures, drawing, table
 
 IN_FLIGHT = 64
 WARM_RUNS = 64
@@ -145,7 +145,7 @@ def main() -> int:
     print(table(comparison.taken, comparison.facts))
     if given.svg:
         given.svg.mkdir(parents=True, exist_ok=True)
-        for measure in ("steps", "result"):
+        for measure in TITLES:
             (given.svg / f"peers-{measure}.svg").write_text(drawing(comparison.taken, measure))
     return 0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 
@@ -17,7 +16,13 @@ COLUMNS = {
     "jobs": "empty runs/s, 64 in flight",
     "memory": "memory, MB",
 }
-_ROW, _BAR, _NAMES, _FIGURES = 26, 420, 210, 130
+TITLES = {
+    "steps": "Durable steps a second, 64 runs in flight: more is better",
+    "step": "One durable step after another, milliseconds: less is better",
+    "result": "From a start to its result, milliseconds: less is better",
+    "jobs": "Durable runs that do nothing, a second, 64 in flight: more is better",
+}
+_ROW, _BAR, _NAMES, _FIGURES = 26, 420, 210, 90
 
 
 def medians(rounds: Sequence[Measures]) -> Measures:
@@ -60,32 +65,36 @@ def table(taken: Mapping[str, Sequence[Measures]], facts: Mapping[str, str]) -> 
 
 
 def drawing(taken: Mapping[str, Sequence[Measures]], measure: str) -> str:
-    """One measure of all contenders as bars of an SVG, on a scale of logarithms."""
+    """One measure of all contenders as bars of an SVG, from nothing to the largest."""
     figures = {
         name: found[measure]
         for name, rounds in taken.items()
         if measure in (found := medians(rounds))
     }
-    least, most = min(figures.values()), max(figures.values())
-    low = 10 ** math.floor(math.log10(least))
-    scale = _BAR / max(1e-9, math.log10(most / low))
-    width, height = _NAMES + _BAR + _FIGURES, _ROW * (len(figures) + 1) + 10
+    scale = _BAR / max(figures.values())
+    width, height = _NAMES + _BAR + _FIGURES, _ROW * (len(figures) + 1) + 24
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
-        'font-family="sans-serif" font-size="13">',
-        f'<text x="0" y="16" font-weight="bold">{html.escape(COLUMNS[measure])}'
-        " (each step of the scale is ten times)</text>",
+        'font-family="sans-serif" font-size="13" fill="#222222">',
+        f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
+        f'<text x="12" y="22" font-weight="bold">{html.escape(TITLES[measure])}</text>',
     ]
     for row, (name, figure) in enumerate(figures.items(), 1):
-        y = row * _ROW
-        long = max(1.0, math.log10(figure / low) * scale)
-        color = "#1f77b4" if name.startswith("StackShift") else "#b0b0b0"
+        y = row * _ROW + 8
+        long = figure * scale
         parts += [
-            f'<text x="0" y="{y + 17}">{html.escape(name)}</text>',
-            f'<rect x="{_NAMES}" y="{y + 4}" width="{long:.1f}" height="17" fill="{color}"/>',
+            f'<text x="12" y="{y + 17}">{html.escape(name)}</text>',
+            f'<rect x="{_NAMES}" y="{y + 4}" width="{long:.1f}" height="17"'
+            f' fill="{_color(name)}"/>',
             f'<text x="{_NAMES + long + 6:.1f}" y="{y + 17}">{_figure(figure)}</text>',
         ]
     return "\n".join([*parts, "</svg>", ""])
+
+
+def _color(name: str) -> str:
+    if name.startswith("StackShift"):
+        return "#1f77b4"
+    return "#d9d9d9" if name.startswith("the floor") else "#8c8c8c"
 
 
 def _figure(value: float) -> str:
