@@ -486,3 +486,28 @@ def test_function_that_stops_its_loop_ends_no_worker(make_project: Make) -> None
         f"done {beside}",
     ]
     assert "attempt.lost" not in {*kinds(stops), *kinds(project.get(beside))}
+
+
+def test_run_for_which_no_thread_can_be_started_fails(make_project: Make) -> None:
+    """What a job does to the process must not leave another run without an end."""
+    project = make_project(
+        """
+import threading
+threading.excepthook = None
+
+
+@stackshift.job("def", retry=Retry(max_attempts=1))
+def plain(ctx):
+    return 1
+
+
+@stackshift.job("async")
+async def looped(ctx):
+    return 2
+"""
+    )
+    project.start()
+    failed = project.finish(project.begin("def"))
+    assert failed["status"] == "failed"
+    assert "excepthook" in failed["error"]["message"]
+    assert project.finish(project.begin("async"))["result"] == 2

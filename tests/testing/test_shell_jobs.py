@@ -385,7 +385,7 @@ subprocess.run(["stackshift", "sleep", "a-while", "1h"], check=True)
         ("stackshift step none -- no-such-program", 127, "not found in PATH"),
         ("stackshift step late --timeout 100ms -- sleep 60", 124, "ran longer than 100ms"),
         ("stackshift exec -- true", 2, "would not be recorded with its outcome"),
-        ("stackshift wait-event e --on-timeout explode", 2, "on_timeout cannot be 'explode'"),
+        ("stackshift wait-event e --on-timeout explode", 2, "--on-timeout cannot be 'explode'"),
         ("stackshift state get missing", 4, "there is no entry 'missing'"),
         ("stackshift state get missing --wait 1m", 2, "stackshift wait-event waits durably"),
     ],

@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from stackshift_jobs.handler.failures import Failure
 from stackshift_jobs.handler.replay import Unwinding
 from stackshift_jobs.handler.steps import Limits
 from stackshift_jobs.programs import inheritance
@@ -300,10 +301,18 @@ class Worker:
             self.step_calls,
         )
         self._executions[order.run] = execution
-        if job.is_async:
-            call_handler(execution, self._loop_port(execution), self._pipe, self._ended)
-        else:
-            self._threads.submit(execution, self._thread_port(execution), self._pipe)
+        try:
+            if job.is_async:
+                call_handler(execution, self._loop_port(execution), self._pipe, self._ended)
+            else:
+                self._threads.submit(execution, self._thread_port(execution), self._pipe)
+        except Exception as bad:  # No thread can be started, say. Nothing of the handler has run.
+            execution.programs.close(Unwinding("ended"))
+            execution.log.close()
+            self._ended(execution)
+            failure = Failure.of(bad)
+            self._pipe.post(c.FailAttempt(order.run, order.token, Error(**failure.as_json())))
+            return
         if self._draining:
             self._leave(execution, DRAINED)
 

@@ -421,17 +421,18 @@ class Threads:
         self._lock = threading.Lock()
 
     def submit(self, execution: ThreadedExecution, port: ThreadPort, pipe: Pipe) -> None:
-        """Call the handler on a thread; its final frame is sent when it has returned or raised."""
+        """Call the handler on a thread; its final frame is sent when it has returned or raised.
+        Raises `RuntimeError` if no thread can be started."""
         with self._lock:
-            self.active += 1
             if self._idle > 0:
                 self._idle -= 1
             else:
-                self._started += 1
                 # Daemon threads: no handler can keep the process alive when the daemon ends it.
                 threading.Thread(
-                    target=self._serve, name=f"handler-{self._started}", daemon=True
+                    target=self._serve, name=f"handler-{self._started + 1}", daemon=True
                 ).start()
+                self._started += 1
+            self.active += 1
         self._work.put(lambda: self._call(execution, port, pipe))
 
     def close(self) -> None:

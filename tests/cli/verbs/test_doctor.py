@@ -177,7 +177,7 @@ def test_code_that_others_can_change_is_not_imported(shell: Shell, project: Path
     jobs.chmod(0o700)
     (project / ".stackshift").chmod(0o755)
     found = findings(shell)
-    assert found["ownership"][::2] == ("problem", f"chmod 700 {project}/.stackshift")
+    assert found["ownership"][::2] == ("problem", f"chmod -R go= {project}/.stackshift")
     assert found.keys() <= {"version", "path", "ownership"}
     assert shell("doctor").code == 78
 
