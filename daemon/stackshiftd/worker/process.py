@@ -401,17 +401,21 @@ class Worker:
             if now - beaten >= self._beat_seconds:
                 self._pipe.send(Beat(self._orders, self._known(), self._step_beats(now)))
                 beaten = now
-            for execution in list(self._executions.values()):
-                execution.note_slow(now, SLOW_SECONDS, self._pipe.send)
-                late = execution.look_at_tries(now)
-                if isinstance(execution, ThreadedExecution):
-                    self._fail_overdue(execution, now)
-                    for each in late:
-                        self._fail_silent(execution, each, now)
-                else:
-                    for each in late:
-                        execution.lapse(each)
+            self._look_at_steps(now)
             self._over.wait(SLOW_SECONDS / 2)
+
+    def _look_at_steps(self, now: float) -> None:
+        # Not in the loop above, whose variables would keep the last execution until the next one.
+        for execution in list(self._executions.values()):
+            execution.note_slow(now, SLOW_SECONDS, self._pipe.send)
+            late = execution.look_at_tries(now)
+            if isinstance(execution, ThreadedExecution):
+                self._fail_overdue(execution, now)
+                for each in late:
+                    self._fail_silent(execution, each, now)
+            else:
+                for each in late:
+                    execution.lapse(each)
 
     def _known(self) -> list[tuple[str, int]]:
         """What `Beat.executing` says. An execution that has just ended may be missing once."""

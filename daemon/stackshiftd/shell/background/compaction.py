@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import threading
 from collections.abc import Iterator
 from itertools import islice
@@ -115,6 +116,8 @@ def _spans(fs: FileSystem, layout: Layout) -> tuple[list[reader.SegmentSpan], in
 def main(data_dir: Path, upto_seq: int) -> int:
     """Run with the lowest priority; print one line of JSON and return the exit status."""
     os.nice(19)
+    if _daemon_is_gone():  # A small snapshot would be written before the thread has looked.
+        return 0
     threading.Thread(target=_end_with_daemon, daemon=True).start()
     try:
         print(json.dumps(compact(data_dir, upto_seq)))
@@ -127,6 +130,12 @@ def main(data_dir: Path, upto_seq: int) -> int:
         print(json.dumps({"error": error.as_json()}))
         return error.exit_status
     return 0
+
+
+def _daemon_is_gone() -> bool:
+    look = select.poll()
+    look.register(0, 0)
+    return any(event & select.POLLHUP for _, event in look.poll(0))
 
 
 def _end_with_daemon() -> None:
