@@ -1,5 +1,5 @@
-"""The settings that are put in force while the daemon runs: the schedules, the heartbeat and who is
-told of alerts. All others are those of its start."""
+"""The settings that take effect while the daemon runs: schedules, the heartbeat, and who gets
+alerts. A change of any other takes effect when it starts again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger("stackshiftd")
 
 
 class LiveSettings:
-    """What of `stackshift.toml` is read again, and who is told of it."""
+    """Reads `stackshift.toml` again, and passes what it says to the parts concerned."""
 
     def __init__(
         self,

@@ -183,12 +183,8 @@ class Parts:
         )
         schedule_changes = ScheduleChanges(engine, catalog, self.schedule_timer)
         events = Events(engine, self._requests)
-        reading = (
-            self.activity,
-            self.metrics,
+        both = (
             self.queues,
-            queries,
-            output,
             dead_letter,
             schedules,
             schedule_changes,
@@ -196,17 +192,12 @@ class Parts:
             self.locks,
             events,
         )
+        reading = (*both, self.activity, self.metrics, queries, output)
         changing = (
-            self.queues,
+            *both,
             Starts(engine, catalog, lookup, view, self.queues.near),
             RunChanges(engine, catalog, lookup, view, self._config.limits.payload_bytes),
             BulkChanges(engine, lookup),
-            dead_letter,
-            schedules,
-            schedule_changes,
-            self._state,
-            self.locks,
-            events,
             self.clock,
             ClusterMethods(cluster, self._journal, self.tasks, daemon),
         )

@@ -334,7 +334,7 @@ def _start(
             raise
         # A shell would run it itself. We do not guess which one it was written for.
         name = program.argv[0]
-        problem = f"{name!r} has no line #! with its interpreter, and is no program of this machine"
+        problem = f"{name!r} is not a program for this machine, and has no #! line"
         raise OSError(f"{problem}: add one, or run it as sh {name}") from bad
 
 

@@ -148,8 +148,8 @@ def test_enter_below_the_picture_leaves_one_frame(
 def test_picture_leaves_the_terminal_to_whoever_stops_it(
     follow: Any, run: dict[str, Any], daemon: FakeDaemon
 ) -> None:
-    """At Ctrl-Z the frame is erased and the cursor shown; afterwards it is drawn anew, below. (With
-    no shell to return to, the system does not stop the follower in between.)"""
+    """Ctrl-Z erases the frame and shows the cursor. Afterwards the frame is drawn again, further
+    down. (As there is no shell to return to, the system does not stop the follower in between.)"""
     follower = follow(80, 24)
     follower.expect("running in worker w1")
     follower.child.sendcontrol("z")

@@ -256,7 +256,8 @@ def test_script_that_names_no_interpreter_says_what_to_write(tmp_path: Path) -> 
     script = tmp_path / "backup"
     script.write_text("true\n")
     script.chmod(0o755)
-    with pytest.raises(OSError, match=r"^'./backup' has no line #!.* run it as sh ./backup$"):
+    told = r"^'./backup' is not a program .* has no #! line: .* run it as sh ./backup$"
+    with pytest.raises(OSError, match=told):
         run(Program(("./backup",), cwd=str(tmp_path)), Watch(), Stop())
 
 
