@@ -233,6 +233,26 @@ def test_sleep_goes_on_across_a_restart(make_project: Make) -> None:
     assert seen["result"] == "rested"
 
 
+def test_worker_that_is_too_large_once_it_has_imported_executes_a_run(make_project: Make) -> None:
+    """It is replaced after that, not before: the next one imports the same, and is as large."""
+    large = """
+time.sleep(2.5)  # Workers are looked at more often.
+
+@stackshift.job("pid")
+def pid(ctx):
+    return os.getpid()
+"""
+    project = make_project(large, TWO_SLOTS + 'max_memory = "16MiB"\n')
+    project.start()
+    first = project.finish(project.begin("pid"))["result"]
+
+    def replaced() -> bool:
+        return bool(project.finish(project.begin("pid"))["result"] != first)
+
+    wait_until(replaced, "another worker")
+    assert "bytes of memory" in project.log()
+
+
 def test_stale_announcement_and_socket_are_no_hindrance(make_project: Make) -> None:
     """What a killed daemon left behind is replaced by the next."""
     project = make_project(JOBS)

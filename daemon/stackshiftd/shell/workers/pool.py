@@ -396,12 +396,12 @@ class Pool:
         return verdict is Verdict.DEAD
 
     def _worn_out(self, link: WorkerLink) -> str:
-        """Why a worker is to be replaced, once it has finished what it holds; empty if it is
-        not."""
+        """Why a worker is to be replaced, once it has finished what it holds; empty if it is not.
+        One that was given no run yet never is: what its imports take, the next one takes too."""
         workers = self._config.workers
         if workers.recycle_runs is not None and link.executed >= workers.recycle_runs:
             return f"it has executed {quantity(link.executed, 'run')}"
-        if workers.max_memory_bytes is not None:
+        if workers.max_memory_bytes is not None and link.executed:
             resident = link.process.resident_bytes()
             if resident > workers.max_memory_bytes:
                 return f"it holds {resident} bytes of memory"
