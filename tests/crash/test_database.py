@@ -7,8 +7,8 @@ The short form does each a few times, the long one (`STACKSHIFT_LONG=1`) 100 tim
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -64,18 +64,24 @@ def lose_follower(pair: Pair) -> None:
     pair.other.start()
 
 
+@contextmanager
+def standing_still(processes: list[psutil.Process]) -> Iterator[None]:
+    """Stop them, as far as they still run, and let them go on afterwards."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.suspend()
+    yield
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.resume()
+
+
 def freeze(pair: Pair) -> None:
     """The machine stands still until another one leads; then it goes on, and follows that one."""
     assert pair.leader.daemon is not None
     daemon = psutil.Process(pair.leader.daemon.pid)
-    frozen = [daemon, *daemon.children(recursive=True)]
-    for process in frozen:
-        with suppress(psutil.NoSuchProcess):
-            process.suspend()
-    old = pair.taken_over()
-    for process in frozen:
-        with suppress(psutil.NoSuchProcess):
-            process.resume()
+    with standing_still([daemon, *daemon.children(recursive=True)]):
+        old = pair.taken_over()
     wait_until(partial(follows, old), "the one that stood still to follow")
 
 
@@ -92,6 +98,44 @@ def test_no_promise_is_broken_whoever_leads(
     pair = Pair(make_project, [database.port], tmp_path.name)
     # What was about to begin when it stood still may begin when it goes on. Nothing comes of that.
     keep_promises(pair, BLOWS[blow], may_begin_again=blow == "freeze")
+
+
+def kill_pod(pair: Pair) -> None:
+    """The machine that has the workers is gone, and another one comes."""
+    assert pair.pod is not None
+    pair.pod.kill()
+    pair.add_pod(pair.pod.root)
+
+
+def stop_pod(pair: Pair) -> None:
+    """In good order."""
+    assert pair.pod is not None
+    pair.pod.leave()
+    pair.add_pod(pair.pod.root)
+
+
+def freeze_pod(pair: Pair) -> None:
+    """It stands still until its runs are given to another one; then it goes on, and leaves."""
+    assert pair.pod is not None
+    stuck = pair.pod
+    with standing_still(stuck.processes()):
+        pair.add_pod(stuck.root)
+        wait_until(lambda: not stuck.serves(pair.leader), f"{stuck.name} to be given up")
+    stuck.leave()
+
+
+POD_BLOWS: dict[str, Callable[[Pair], None]] = {
+    each.__name__: each for each in (kill_pod, stop_pod, freeze_pod, kill)
+}
+
+
+@pytest.mark.parametrize("blow", POD_BLOWS)
+def test_no_promise_is_broken_whatever_becomes_of_the_workers(
+    make_project: Make, database: Postgres, tmp_path: Path, blow: str
+) -> None:
+    """See `keep_promises` (guarantee: shared journal)."""
+    pair = Pair(make_project, [database.port], tmp_path.name, apart=True)
+    keep_promises(pair, POD_BLOWS[blow], may_begin_again=blow == "freeze_pod")
 
 
 def test_idle_leader_that_was_cut_off_tells_nothing_old(

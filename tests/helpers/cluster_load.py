@@ -5,21 +5,27 @@ from __future__ import annotations
 
 import itertools
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from random import Random
 from typing import Any, Final
 
+import psutil
+
 from helpers.cable import Cable
-from helpers.deadline import wait_until
+from helpers.deadline import SECONDS, wait_until
 from helpers.ledger import Ledger
-from helpers.project import Project
+from helpers.processes import wait_gone
+from helpers.project import Project, environment
 from helpers.project_factory import Make
-from helpers.twins import twins
+from helpers.twins import twin, twins
 from stackshift_cli.daemon.connection import Connection
 from stackshift_jobs.errors import (
     DaemonUnavailable,
@@ -56,13 +62,18 @@ def order(ctx):
 class Pair:
     """One project in two directories, which share a witness; `leader` serves."""
 
-    def __init__(self, make: Make, ports: list[int], name: str, *, lease: str = "1s") -> None:
-        """`ports` are those of the servers of one database on this machine."""
+    def __init__(
+        self, make: Make, ports: list[int], name: str, *, lease: str = "1s", apart: bool = False
+    ) -> None:
+        """`ports` are those of the servers of one database on this machine. With `apart`, the two
+        have no workers, and all runs are executed by `pod`, a third machine without a daemon."""
+        workers = "hosts = []\n" if apart else ""
         config = (
             f'[project]\nname = "{name}"\n[workers]\nprocesses = 2\nslots = 4\ngrace = "1s"\n'
-            'inherit_env = ["PYTHONPATH"]\n'
+            f'inherit_env = ["PYTHONPATH"]\n{workers}'
         )
         self.leader, self.other = self.first, _ = twins(make, JOBS, config)
+        self.pod: Pod | None = None
         self.cables: dict[Project, list[Cable]] = {}
         for number, project in enumerate((self.leader, self.other), 1):
             self.cables[project] = [Cable(port) for port in ports]
@@ -76,6 +87,17 @@ class Pair:
         self.leader.start()
         told = self.other.start()
         assert "follows" in told["notes"][0], told
+        if apart:
+            place = twin(self.first, make, JOBS, config.replace(workers, "")).root
+            with (place / "stackshift.toml").open("a") as file:
+                url = f"postgresql://postgres@127.0.0.1:{ports[0]}/postgres"
+                file.write(f'[journal]\nurl = "{url}"\n')
+            self.add_pod(place)
+
+    def add_pod(self, place: Path) -> None:
+        """Have a new pod serve the leader."""
+        self.pod = Pod(place)
+        wait_until(partial(self.pod.serves, self.leader), f"{self.pod.name} to serve")
 
     def taken_over(self) -> Project:
         """Wait until the other one leads; returns the one that led."""
@@ -129,10 +151,57 @@ class Pair:
         return result
 
     def close(self) -> None:
-        """Take the cables away."""
+        """Take the pod and the cables away."""
+        if self.pod is not None:
+            self.pod.leave()
         for cables in self.cables.values():
             for cable in cables:
                 cable.close()
+
+
+class Pod:
+    """A machine without a daemon, whose workers serve the one that leads. `root` is the directory
+    of the project there."""
+
+    _numbers = itertools.count(1)
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.name = f"pod-{next(self._numbers)}"
+        words = ["-m", "stackshift_cli", "worker", "join", "--host", self.name]
+        with (root / f"{self.name}.log").open("wb") as log:
+            self._joined = subprocess.Popen(
+                [sys.executable, "-P", *words],
+                cwd=root,
+                env=environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def serves(self, leader: Project) -> bool:
+        """Has the leader workers of it?"""
+        hosts = leader.call("daemon.status")["hosts"]
+        return any(each["name"] == self.name and each["workers"] for each in hosts)
+
+    def processes(self) -> list[psutil.Process]:
+        """All of the machine."""
+        joined = psutil.Process(self._joined.pid)
+        return [joined, *joined.children(recursive=True)]
+
+    def kill(self) -> None:
+        """All of it at once."""
+        killed = self.processes()
+        for process in killed:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._joined.wait()
+        wait_gone([process.pid for process in killed], "the machine to be gone")
+
+    def leave(self) -> None:
+        """In good order."""
+        self._joined.terminate()
+        assert self._joined.wait(SECONDS) == 0
 
 
 def follows(project: Project) -> bool:
