@@ -13,6 +13,9 @@ from typing import Any, cast
 
 import pytest
 
+from core.story import Story
+from journal.builders import claimed, opened
+from journal.disk import Disk
 from stackshift_jobs import AsyncJobContext, JobContext
 from stackshift_jobs.testing import Stackshift
 from stackshiftd.core import commands as c
@@ -20,6 +23,7 @@ from stackshiftd.core.records import Entry, RunCreated
 from stackshiftd.journal.interface import Epoch, Group, Owner, Place
 from stackshiftd.journal.line_format import encode_group
 from stackshiftd.journal.memory import MemoryJournal
+from stackshiftd.shell.departures import replay
 from stackshiftd.shell.engine import Engine
 
 RUN_BYTES = 530
@@ -29,6 +33,8 @@ STEP_CALLS = 112
 """Of Python functions, in daemon and worker together, for a step that returns a number. They are
 about 101, and 383 for a run, and differ by one or two with what the threads happen to do."""
 RUN_CALLS = 420
+REPLAY_CALLS = 100
+"""For a run of five steps, eight records, of which a journal is read."""
 
 
 class Calls:
@@ -166,6 +172,29 @@ def test_what_comes_together_is_one_append() -> None:
         return journal.appends
 
     assert asyncio.run(story()) == [64, 64]
+
+
+def test_replay_of_a_run_makes_so_many_calls() -> None:
+    """Of five steps: what a restart costs for each run that came after the last snapshot."""
+    made = Story()
+    made.claim()
+    for _ in range(100):
+        run = made.start()
+        made.assign()
+        for number in range(5):
+            made.step_done(run, f"s{number}", number)
+        made.completes(run)
+
+    async def replayed() -> int:
+        journal = opened(Disk())
+        claim = await claimed(journal)
+        await journal.append(claim.epoch, 1, [[entry] for entry in made.entries[1:]])
+        with counted() as calls:
+            state = replay(journal, None, 0).state
+        assert (state.seq, state.finished, state.runs) == (made.state.seq, 100, {})
+        return calls.count
+
+    assert asyncio.run(replayed()) / 100 <= REPLAY_CALLS
 
 
 class CountedJournal(MemoryJournal):

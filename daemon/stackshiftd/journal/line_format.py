@@ -70,7 +70,7 @@ class Head(NamedTuple):
     @property
     def at_us(self) -> int:
         """The record's time in microseconds since 1970."""
-        return _second_us(self.second) + self.micros
+        return second_us(self.second) + self.micros
 
 
 def sealed(checked: bytes) -> bytes:
@@ -142,7 +142,7 @@ def decode(line: bytes) -> Entry:
             f"record {seq} matches its crc, but is not a valid {kind.decode()} record: {bad}",
             seq=seq,
         ) from bad
-    return Entry(seq, _second_us(second) + int(micros), record)
+    return Entry(seq, second_us(second) + int(micros), record)
 
 
 def _no_record(line: bytes) -> JournalDamaged | NewerFormat:
@@ -233,7 +233,7 @@ def _second_text(seconds: int) -> bytes:
     return known[1]
 
 
-def _second_us(text: bytes) -> int:
+def second_us(text: bytes) -> int:
     """The inverse of `_second_text`, in microseconds."""
     global _last_us
     known = _last_us

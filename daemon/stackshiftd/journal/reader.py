@@ -11,11 +11,13 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import accumulate, chain, dropwhile
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from stackshift_jobs.errors import JournalDamaged
 from stackshiftd.core.records import Entry
+from stackshiftd.journal import line_blocks
 from stackshiftd.journal.filesystem import CHUNK, FileSystem
 from stackshiftd.journal.interface import Place
 from stackshiftd.journal.line_format import decode
@@ -25,6 +27,11 @@ _GUESS: Final = 4096
 """Bytes read first for a single line; most lines are shorter."""
 _NEAR: Final = 1 << 16
 """The binary search ends when no more than this many bytes are left to scan."""
+_FIRST_BLOCK: Final = 8
+"""Lines of the first block; each later one has twice as many, up to `line_blocks.BLOCK`."""
+
+Placed = Iterator[tuple[Place, Entry]]
+"""Entries of a block, with their places."""
 
 
 class SegmentSpan(NamedTuple):
@@ -40,13 +47,18 @@ def read(
     fs: FileSystem, spans: Sequence[SegmentSpan], from_seq: int, end: Place
 ) -> Iterator[tuple[Place, Entry]]:
     """The entries from `from_seq` on whose lines are before the place `end`."""
+    found = chain.from_iterable(_blocks_from(fs, spans, from_seq, end))
+    return dropwhile(lambda placed: placed[1].seq < from_seq, found)
+
+
+def _blocks_from(
+    fs: FileSystem, spans: Sequence[SegmentSpan], from_seq: int, end: Place
+) -> Iterator[Placed]:
     at = max(0, bisect_right(spans, from_seq, key=lambda span: span.first_seq) - 1)
     for number in range(at, len(spans)):
         span = spans[number]
         stop = min(end, spans[number + 1].base) if number + 1 < len(spans) else end
-        for place, entry in _read_span(fs, span, from_seq, stop):
-            if entry.seq >= from_seq:
-                yield place, entry
+        yield from _read_span(fs, span, from_seq, stop)
 
 
 def read_from(
@@ -61,14 +73,12 @@ def read_from(
         with suppress(FileNotFoundError):
             fd = fs.open(span.path, "read")
             try:
-                yield from _lines(fs, fd, span, first, stop - span.base)
+                yield from chain.from_iterable(_blocks(fs, fd, span, first, stop - span.base))
             finally:
                 fs.close(fd)
 
 
-def _read_span(
-    fs: FileSystem, span: SegmentSpan, from_seq: int, stop: Place
-) -> Iterator[tuple[Place, Entry]]:
+def _read_span(fs: FileSystem, span: SegmentSpan, from_seq: int, stop: Place) -> Iterator[Placed]:
     try:
         fd = fs.open(span.path, "read")
     except FileNotFoundError:
@@ -76,32 +86,47 @@ def _read_span(
     try:
         size = stop - span.base
         start = _near(fs, fd, span, from_seq, size) if from_seq > span.first_seq else 0
-        yield from _lines(fs, fd, span, max(start, span.header_size), size)
+        yield from _blocks(fs, fd, span, max(start, span.header_size), size)
     finally:
         fs.close(fd)
 
 
-def _lines(
-    fs: FileSystem, fd: int, span: SegmentSpan, start: int, stop: int
-) -> Iterator[tuple[Place, Entry]]:
-    """The entries between two offsets of one file."""
+def _blocks(fs: FileSystem, fd: int, span: SegmentSpan, start: int, stop: int) -> Iterator[Placed]:
+    """The entries between two offsets of one file, a block of lines at a time. The first blocks are
+    small, for whoever wants the first entries only."""
     at = start
     rest = b""
+    most = _FIRST_BLOCK
     while start < stop:
         chunk = fs.pread(fd, min(CHUNK, stop - start), start)
         if not chunk:
             raise _damaged(span, at, None)
         start += len(chunk)
-        *whole, rest = (rest + chunk).split(b"\n") if rest else chunk.split(b"\n")
-        for line in whole:
-            try:
-                entry = decode(line)
-            except JournalDamaged as bad:
-                raise _damaged(span, at, bad) from bad
-            yield span.base + at, entry
-            at += len(line) + 1
+        *lines, rest = (rest + chunk).split(b"\n") if rest else chunk.split(b"\n")
+        first = 0
+        while first < len(lines):
+            block = lines[first : first + most]
+            places = list(accumulate([len(line) + 1 for line in block], initial=span.base + at))
+            entries = line_blocks.decode(block)
+            if entries is None:
+                yield _one_by_one(span, block, places)
+            else:
+                yield zip(places, entries, strict=False)
+            first += most
+            at = places[-1] - span.base
+            most = min(most * 2, line_blocks.BLOCK)
     if rest:
         raise _damaged(span, at, None)
+
+
+def _one_by_one(span: SegmentSpan, lines: Sequence[bytes], places: Sequence[Place]) -> Placed:
+    """The entries in `lines` up to the first that is not good."""
+    for line, place in zip(lines, places, strict=False):
+        try:
+            entry = decode(line)
+        except JournalDamaged as bad:
+            raise _damaged(span, place - span.base, bad) from bad
+        yield place, entry
 
 
 def search(

@@ -10,17 +10,22 @@ all use the same scan, so that none of them can trust a record that another woul
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
 
 from stackshiftd.core.records import JournalClosed, JournalRecovered
-from stackshiftd.journal.line_format import PREFIX, Head, decode, head, is_header, is_intact
+from stackshiftd.journal import line_blocks
+from stackshiftd.journal.line_blocks import LineHead
+from stackshiftd.journal.line_format import PREFIX, Head, decode, is_header, is_intact
+from stackshiftd.journal.line_format import head as head_of
 
 RECOVERED: Final = str(JournalRecovered.__struct_config__.tag)
 STRAY_HEADER: Final = "the header of a segment is in the middle of it"
+_PART: Final = 1 << 18
+"""Bytes that are cut into lines at a time."""
 CLOSED: Final = str(JournalClosed.__struct_config__.tag)
 
 
@@ -75,11 +80,11 @@ def scan(data: bytes, start: int, prev_seq: int) -> Scan:
     """
     found = Scan(size=len(data), end=start, seq=prev_seq, watermark=prev_seq)
     walk = _Walk(found, prev_seq + 1)
-    at = start
+    at = _good_blocks(walk, data, start)
     while at < len(data):
         newline = data.find(b"\n", at)
         stop = len(data) if newline < 0 else newline
-        line = head(data, at, stop)
+        line = head_of(data, at, stop)
         if line is None:
             stray = is_header(data, at, stop)
             walk.fail(at, STRAY_HEADER if stray else "a line is damaged or cut short")
@@ -97,6 +102,24 @@ def scan(data: bytes, start: int, prev_seq: int) -> Scan:
         # All lines are whole, but the last append has more parts than there are lines.
         walk.fail(found.end, "the last append is incomplete")
     return found
+
+
+def _good_blocks(walk: _Walk, data: bytes, start: int) -> int:
+    """Accept blocks of lines as long as nothing is wrong with any line of them; returns where the
+    first other block begins, whose lines have to be looked at one by one."""
+    at = start
+    while at < len(data):
+        stop = data.rfind(b"\n", at, at + _PART)
+        if stop < 0 and (stop := data.find(b"\n", at)) < 0:
+            break
+        lines = data[at:stop].split(b"\n")
+        for first in range(0, len(lines), line_blocks.BLOCK):
+            block = lines[first : first + line_blocks.BLOCK]
+            heads = line_blocks.heads(block)
+            if heads is None or not walk.step_over(heads, block, at, data):
+                return at
+            at += sum(map(len, block)) + len(block)
+    return at
 
 
 class _Walk:
@@ -133,6 +156,40 @@ class _Walk:
                 self._pending = []
         return True
 
+    def step_over(
+        self, heads: Sequence[LineHead], lines: Sequence[bytes], start: int, data: bytes
+    ) -> bool:
+        """Accept the intact `lines`, of which the first is at `start`, if `step` would accept each
+        of them; else nothing is changed."""
+        expected, open_ = self._expected, self._open
+        whole = 0
+        reports: list[int] = []
+        for number, head in enumerate(heads):
+            part, parts = head.part
+            continues = part == 1 if open_ is None else (part, parts) == (open_[0] + 1, open_[1])
+            if head.seq != expected or head.wm >= expected or not continues or part > parts:
+                return False
+            expected += 1
+            if part < parts:
+                open_ = head.part
+            else:
+                open_, whole = None, number + 1
+            if head.kind == RECOVERED:
+                reports.append(number)
+        self._expected, self._open = expected, open_
+        found = self._found
+        found.watermark = max(found.watermark, max(head.wm for head in heads))
+        for number in reports:
+            self._note_quarantine(lines[number])
+        if whole:
+            end = start + sum(map(len, lines[:whole])) + whole
+            begin = end - 1 - len(lines[whole - 1])
+            found.seq, found.end, found.last_at = heads[whole - 1].seq, end, begin
+            found.last = head_of(data, begin, end - 1)
+            found.reported += self._pending
+            self._pending = []
+        return True
+
     def _due(self, parts: int) -> tuple[int, int]:
         return (1, parts) if self._open is None else (self._open[0] + 1, self._open[1])
 
@@ -152,7 +209,7 @@ def _glued(data: bytes, start: int, stop: int) -> Iterator[Head]:
     at = data.find(PREFIX, start + 1, stop)
     while at >= 0:
         if is_intact(data, at, stop) and _is_json(data[at:stop]):
-            found = head(data, at, stop)
+            found = head_of(data, at, stop)
             if found is not None:
                 yield found
             return

@@ -106,23 +106,41 @@ def fold_tail(replayed: Replay, journal: Journal, covered_seq: int = 0) -> None:
     finished up to `covered_seq`. Raises `JournalDamaged`, with `seq`, at a record that cannot
     follow those before it, after which `replayed` is of no use."""
     state, places = replayed.state, replayed.places
+    runs = state.runs
     for place, entry in journal.read(state.seq + 1):
-        kind = type(entry.record)
-        run = state.runs.get(getattr(entry.record, "run", ""))
+        record = entry.record
+        run_id = getattr(record, "run", None)
+        departs = type(record) in _DEPARTS
+        run = runs.get(run_id or "") if departs else None
         try:
             fold(state, entry)
         except Exception as bad:  # Whatever it is that a record like no other leads to.
             raise _cannot_follow(entry, bad) from bad
-        _note_place(places, entry, place)
-        if run is not None and kind in _ENDS and entry.seq > covered_seq:
-            replayed.rows.append(row_of(run, entry.seq, array("q", places[run.id])))
-        if run is not None and run.id not in state.runs:
-            left = places.pop(run.id)
-            if kind in _LENGTHENS:
-                replayed.lengthened.append((run.id, left))
-        if isinstance(entry.record, RunRemoved):
-            replayed.removed.append(entry.record.run)
-            places.pop(entry.record.run, None)
+        if run_id is not None:
+            of_run = places.get(run_id)
+            if of_run is None:
+                places[run_id] = array("q", (place,))
+            else:
+                of_run.append(place)
+        if departs:
+            _depart(replayed, entry, run, covered_seq)
+
+
+def _depart(replayed: Replay, entry: Entry, run: Run | None, covered_seq: int) -> None:
+    """Note what `entry`, a record by which runs leave memory and which is folded, says of `run`,
+    which was in memory until then, for the history."""
+    kind, places = type(entry.record), replayed.places
+    if run is not None:
+        leaves = run.id not in replayed.state.runs
+        of_run = places.pop(run.id) if leaves else places[run.id]
+        if kind in _ENDS and entry.seq > covered_seq:
+            replayed.rows.append(row_of(run, entry.seq, of_run if leaves else of_run[:]))
+        if leaves and kind in _LENGTHENS:
+            replayed.lengthened.append((run.id, of_run))
+    if kind is RunRemoved:
+        removed = _run_of(entry.record)
+        replayed.removed.append(removed)
+        places.pop(removed, None)
 
 
 class Departures:

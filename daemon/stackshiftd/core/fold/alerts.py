@@ -62,9 +62,9 @@ def failed(state: State, run: Run, at_us: int) -> None:
 
 def succeeded(state: State, run: Run, at_us: int) -> None:
     """A run has completed."""
-    job = subject_name(run.job, run.labels)
-    if is_message(run.job):
+    if is_message(run.job) or not (state.alerts.expectations or run.schedule):
         return
+    job = subject_name(run.job, run.labels)
     _meets(state, subject_id(job), at_us)
     if run.schedule:
         _meets(state, subject_id(job, run.schedule), at_us)

@@ -41,7 +41,7 @@ def _step_started(state: State, entry: r.Entry, record: r.StepStarted) -> None:
 def _step_completed(state: State, entry: r.Entry, record: r.StepCompleted) -> None:
     run = state.runs[record.run]
     kept = keep(state, record.result, entry.seq)
-    run.calls[record.step] = Call(
+    run.calls[record.step] = call = Call(
         CallKind.RUN,
         Phase.COMPLETED,
         entry.seq,
@@ -52,14 +52,19 @@ def _step_completed(state: State, entry: r.Entry, record: r.StepCompleted) -> No
         None,
         "",
         record.input,
-        at_us=entry.at_us,
-        undo=record.undo,
+        None,
+        0,
+        entry.at_us,
     )
-    if run.undoing is not None and (undone := run.calls.get(undone_by(record.step))):
-        undone.undone = True
-    if run.undoing is not None and (tries := run.tries.get(undone_by(record.step))):
-        tries.unsure_seq = 0
-    run.tries.pop(record.step, None)
+    call.undo = record.undo
+    if run.undoing is not None:
+        step = undone_by(record.step)
+        if undone := run.calls.get(step):
+            undone.undone = True
+        if tries := run.tries.get(step):
+            tries.unsure_seq = 0
+    if run.tries:
+        run.tries.pop(record.step, None)
     note(run, kept)
 
 

@@ -17,15 +17,16 @@ def keep(state: State, raw: Raw, seq: int) -> Body:
 
 def size(body: Body | None) -> int:
     """The size of a body as limits count it."""
-    if body is None:
-        return 0
-    return json_size(body) if type(body) is bytes else body.size  # type: ignore[union-attr]
+    if type(body) is bytes:
+        return json_size(body)
+    return 0 if body is None else body.size  # type: ignore[union-attr]
 
 
 def note(run: Run, body: Body | None) -> None:
     """Note that the run has progressed, and count `body` towards its limit."""
     run.progressed = True
-    run.bytes_recorded += size(body)
+    if body is not None:
+        run.bytes_recorded += size(body)
 
 
 def remember(state: State, run_id: str | None, step: str, entry: r.Entry, body: bytes) -> None:

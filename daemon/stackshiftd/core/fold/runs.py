@@ -41,45 +41,7 @@ T = TypeVar("T")
 
 def created(state: State, entry: r.Entry, record: r.RunCreated, source: Run | None) -> None:
     """Create a run; a fork of `source` inherits its recorded calls except the forgotten ones."""
-    due_us = from_rfc3339(record.scheduled_at) if record.scheduled_at else 0
-    waits = due_us > entry.at_us
-    run = Run(
-        id=record.run,
-        job=record.job,
-        queue=record.queue,
-        payload=keep(state, record.payload, entry.seq),
-        retry=record.retry,
-        limits=record.limits,
-        timeout_ms=record.timeout_ms,
-        priority=record.priority,
-        concurrency_key=record.concurrency_key,
-        unique=record.unique,
-        labels=record.labels,
-        key=record.key,
-        parent=record.parent,
-        parent_step=record.parent_step,
-        forked_from=record.forked_from,
-        cancel_with_parent=record.cancel_with_parent,
-        created_seq=entry.seq,
-        created_us=entry.at_us,
-        scheduled_us=due_us,
-        place_us=due_us if waits else entry.at_us,
-        status=_first_status(waits, record),
-        calls={},
-        expires_us=from_rfc3339(record.expires_at) if record.expires_at else 0,
-        deadline_us=from_rfc3339(record.deadline_at) if record.deadline_at else 0,
-        ends_with_parent=record.ends_with_parent,
-        continues=record.continues,
-        chain=record.chain,
-        after=list(record.after),
-        even_if_failed=record.even_if_failed,
-        on_failure=record.on_failure,
-        on_success=record.on_success,
-        max_runtime_ms=record.max_runtime_ms,
-        schedule=record.schedule,
-    )
-    if run.deadline_us:
-        run.deadline_span_us = run.deadline_us - run.place_us
+    run = _new(state, entry, record)
     if source is not None:
         _inherit(run, source, record)
         if any(name not in record.forgotten for name in source.calls):
@@ -94,16 +56,64 @@ def created(state: State, entry: r.Entry, record: r.RunCreated, source: Run | No
         state.queue(run.queue)
         if run.unique:
             state.unique.schedule(run.unique, run.id)
-    if waits:
-        state.set_timer(due_us, run.id)
+    if run.scheduled_us > entry.at_us:
+        state.set_timer(run.scheduled_us, run.id)
     for predecessor in run.after:
         state.awaited.setdefault(predecessor, []).append((run.id, ""))
-    state.limit_run(run)
-    _adopt(state, run)
+    if run.expires_us or run.deadline_us:
+        state.limit_run(run)
+    if run.parent is not None:
+        _adopt(state, run)
     if run.chain is not None:
         state.chains[run.chain] = run.id
     if record.key is not None:
         _keep_key(state, entry, record, record.key)
+
+
+def _new(state: State, entry: r.Entry, record: r.RunCreated) -> Run:
+    due_us = from_rfc3339(record.scheduled_at) if record.scheduled_at else 0
+    waits = due_us > entry.at_us
+    # By place, and the rest only where the record says it: names would take a third of this fold.
+    run = Run(
+        record.run,
+        record.job,
+        record.queue,
+        keep(state, record.payload, entry.seq),
+        record.retry,
+        record.limits,
+        record.timeout_ms,
+        record.priority,
+        record.concurrency_key,
+        record.unique,
+        record.labels,
+        record.key,
+        record.parent,
+        record.parent_step,
+        record.forked_from,
+        record.cancel_with_parent,
+        entry.seq,
+        entry.at_us,
+        due_us,
+        due_us if waits else entry.at_us,
+        _first_status(waits, record),
+        {},
+    )
+    run.ends_with_parent = record.ends_with_parent
+    run.continues = record.continues
+    run.chain = record.chain
+    run.even_if_failed = record.even_if_failed
+    run.on_failure = record.on_failure
+    run.on_success = record.on_success
+    run.max_runtime_ms = record.max_runtime_ms
+    run.schedule = record.schedule
+    if record.after:
+        run.after = list(record.after)
+    if record.expires_at:
+        run.expires_us = from_rfc3339(record.expires_at)
+    if record.deadline_at:
+        run.deadline_us = from_rfc3339(record.deadline_at)
+        run.deadline_span_us = run.deadline_us - run.place_us
+    return run
 
 
 def _inherit(run: Run, source: Run, record: r.RunCreated) -> None:

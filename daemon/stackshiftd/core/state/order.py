@@ -32,13 +32,15 @@ class Order:
     def add(self, seq: int, run: str) -> None:
         """Add a run that was created by the record `seq`: the newest, or one that is back in
         memory because a person has retried it."""
-        at = len(self._seqs)
-        if at and seq <= self._seqs[-1]:
+        if self._seqs and seq <= self._seqs[-1]:
             at = bisect_left(self._seqs, seq)
             if self._seqs[at] == seq:
                 return
-        self._seqs.insert(at, seq)
-        self._ids.insert(at, run)
+            self._seqs.insert(at, seq)
+            self._ids.insert(at, run)
+        else:
+            self._seqs.append(seq)
+            self._ids.append(run)
 
     def settle(self, known: Known) -> None:
         """Drop the runs that have left memory, if they are many."""

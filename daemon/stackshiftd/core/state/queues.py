@@ -19,6 +19,7 @@ Laws:
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from heapq import heappop
 from typing import Final, NamedTuple
 
@@ -82,8 +83,8 @@ class Lane:
 
     __slots__ = ("heads", "keyed", "live", "offered")
 
-    def __init__(self, live: Callable[[Place, bool], bool], fresh: bool) -> None:
-        self.live: Callable[[Place], bool] = lambda place: live(place, fresh)
+    def __init__(self, live: Callable[[bool, Place], bool], fresh: bool) -> None:
+        self.live: Callable[[Place], bool] = partial(live, fresh)
         self.heads: Heap[Place] = Heap()
         self.keyed: dict[str, Heap[Place]] = {}
         self.offered: dict[str, Place] = {}
@@ -95,7 +96,7 @@ class Lane:
 
 
 class Queue:
-    """One queue. `live(place, fresh)` is whether a place in a lane is still valid."""
+    """One queue. `live(fresh, place)` is whether a place in a lane is still valid."""
 
     __slots__ = (
         "_arrivals",
@@ -113,7 +114,7 @@ class Queue:
         "turn",
     )
 
-    def __init__(self, live: Callable[[Place, bool], bool]) -> None:
+    def __init__(self, live: Callable[[bool, Place], bool]) -> None:
         self._live = live
         self.said: dict[str, QueueTerms] = {}
         """The terms from each of `LAYERS` that sets any."""
@@ -203,7 +204,8 @@ class Queue:
 
     def leave(self, key: str) -> None:
         """Note that a run with this concurrency key ("" for none) is no longer ready."""
-        self._offer_next(key)
+        if key:
+            self._offer_next(key)
         self._settle()
 
     def take(self, key: str, fresh: bool, seq: int, now_us: int) -> None:
@@ -280,9 +282,8 @@ class Queue:
     # --- Lanes -----------------------------------------------------------------------------
 
     def _offer_next(self, key: str) -> None:
-        if key:
-            self._offer(self.fresh, key)
-            self._offer(self.resumed, key)
+        self._offer(self.fresh, key)
+        self._offer(self.resumed, key)
 
     def _offer(self, lane: Lane, key: str) -> None:
         """Put the first place of the key's line among the heads, if the key has room."""
@@ -301,12 +302,13 @@ class Queue:
             lane.offered.pop(key, None)
 
     def _has_arrived(self, arrival: tuple[int, Place, bool]) -> bool:
-        return self._live(arrival[1], arrival[2])
+        return self._live(arrival[2], arrival[1])
 
     def _settle(self) -> None:
         """Bring a live place to the head of each lane."""
-        self._settle_lane(self.fresh)
-        self._settle_lane(self.resumed)
+        for lane in (self.fresh, self.resumed):
+            if lane.heads:
+                self._settle_lane(lane)
         self._arrivals.settle(self._has_arrived)
 
     def _settle_lane(self, lane: Lane) -> None:

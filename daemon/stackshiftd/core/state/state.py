@@ -573,7 +573,7 @@ class State:
 
     def is_blocked(self, run: Run) -> bool:
         """Must the run wait until another with its unique key is over?"""
-        return self.unique.is_blocked(run.unique, run.id)
+        return run.unique != "" and self.unique.is_blocked(run.unique, run.id)
 
     # --- Time, set back by fold alone -----------------------------------------------------
 
@@ -616,8 +616,9 @@ class State:
         self.queue(run.queue).depth += 1
         if run.unique:
             self.unique.join(run.unique, run.id)
-        if not self.is_blocked(run):
-            self._line_up(run)
+            if self.is_blocked(run):
+                return
+        self._line_up(run)
 
     def _line_up(self, run: Run) -> None:
         """Let a ready run be found: nothing of its own keeps it from starting."""
@@ -709,7 +710,7 @@ class State:
             line = self.lines[pool] = Rotation(self.queues, bool(pool))
         return line
 
-    def _is_ready(self, queue: str, place: Place, fresh: bool) -> bool:
+    def _is_ready(self, queue: str, fresh: bool, place: Place) -> bool:
         run = self.runs.get(place[3])
         return (
             run is not None
@@ -720,7 +721,7 @@ class State:
             and run.priority == -place[0]
             and run.queue == queue
             and run.next_is_new == fresh
-            and not self.is_blocked(run)
+            and not (run.unique and self.is_blocked(run))
         )
 
     def set_timer(self, due_us: int, run: str, token: int = 0, limit: str = "") -> None:
