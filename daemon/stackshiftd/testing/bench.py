@@ -31,7 +31,7 @@ from stackshiftd.core.snapshot import state_hash
 from stackshiftd.daemon import Daemon
 from stackshiftd.journal.memory import MemoryJournal
 from stackshiftd.shell.engine import Engine
-from stackshiftd.shell.ids import Ids
+from stackshiftd.shell.ids import Ids, digits
 from stackshiftd.shell.server.connection import WAITS
 from stackshiftd.shell.work import Later, run_through
 from stackshiftd.testing.asked import Asked, TestFailure
@@ -69,7 +69,7 @@ class Bench:
         pace = Pace(self.clock, keep_seconds=0.0, look_seconds=LOOK_SECONDS)
         self.home = Home(pace, jobs.greeting, patience)
         count = itertools.count(1)
-        self._ids = Ids(self.clock.now_us, lambda: next(count))
+        self._ids = Ids(self.clock.now_us, lambda: digits(next(count)))
         self._journal = MemoryJournal()
         self.is_stuck = False
         """True once the test has failed because a handler hangs."""
