@@ -1,72 +1,182 @@
-"""How long a daemon that was killed takes until it serves again, with a long history behind it.
+"""How long a daemon takes until it serves, with a long history behind it, and after a kill.
 
-    python benchmarks/recovery.py [--runs 60000] [--rounds 5]
+    python benchmarks/recovery.py [--mb 1024] [--rounds 7] [--queued 60000]
 
-So many runs of five steps are finished first, which with the default of 60,000 is a journal of 80
-MB; then 100 runs are in flight, the daemon is killed with SIGKILL, and the next one is timed from
-its start as a process until it is ready: jobs are loaded and clients served.
+Runs of five steps are finished until the journal has so many megabytes. Then, in each round, the
+daemon is stopped in good order and started, and killed with SIGKILL while 100 runs are in flight
+and started: each time, the seconds from the start of its process until it is ready (jobs are loaded
+and clients served), and after a kill until all 100 execute again. A second project is killed with
+so many runs queued.
+
+At last the journals are replayed in this process, without a daemon: the first records of the long
+one, which are of finished runs, and the queued runs.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import shutil
 import statistics
 import time
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import uvloop
 from load import Client, Project, many
 
+from stackshiftd.core.records import Entry
+from stackshiftd.journal.file_journal import FileJournal
+from stackshiftd.shell.departures import replay
+
 IN_FLIGHT = 100
+PART = 5_000
+"""Runs that are finished between two looks at the size of the journal."""
+REPLAYED = 400_000
+"""Records of finished runs that are replayed."""
 
 
-async def finish(project: Project, runs: int) -> None:
-    """Finish so many runs."""
-    await many(await Client().open(project.socket), "five", runs, 256)
-
-
-async def begin(project: Project) -> None:
-    """Let runs execute that do not end by themselves."""
+async def ask(project: Project, method: str, params: str = "{}") -> Any:
+    """The answer to one request."""
     client = await Client().open(project.socket)
-    await asyncio.gather(*(client.ask("run.start", '{"job":"block"}') for _ in range(IN_FLIGHT)))
+    answer = await client.ask(method, params)
+    client.transport.close()
+    return answer
 
 
-async def stats(project: Project) -> dict[str, Any]:
-    """The sizes of the journal."""
+async def finish(project: Project, size_bytes: int) -> None:
+    """Finish runs until the journal is so large."""
     client = await Client().open(project.socket)
-    found: dict[str, Any] = await client.ask("journal.stats", "{}")
-    return found
+    while (await client.ask("journal.stats", "{}"))["bytes"] < size_bytes:
+        await many(client, "five", PART, 256)
+    client.transport.close()
+
+
+async def begin(project: Project, runs: int) -> None:
+    """Let so many runs execute that do not end by themselves."""
+    client = await Client().open(project.socket)
+    asked = [client.ask("run.start", '{"job":"block"}') for _ in range(runs)]
+    await asyncio.gather(*asked)
+    await executing(client, runs)
+    client.transport.close()
+
+
+async def executing(client: Client, runs: int) -> None:
+    """Return when so many runs execute."""
+    while True:
+        workers = (await client.ask("daemon.status", "{}"))["workers"]
+        if sum(worker["running"] for worker in workers) >= runs:
+            return
+        await asyncio.sleep(0.002)
+
+
+async def again(project: Project) -> None:
+    """Return when the runs that were in flight execute again."""
+    await executing(await Client().open(project.socket), IN_FLIGHT)
+
+
+def started(project: Project) -> float:
+    """Start the daemon; the seconds until it is ready."""
+    began = time.perf_counter()
+    project.start()
+    return time.perf_counter() - began
+
+
+def kill(project: Project) -> None:
+    """End the daemon as a power cut would."""
+    assert project.daemon is not None
+    project.daemon.kill()
+    project.daemon.wait()
+
+
+class Beginning:
+    """The first records of a journal, for `replay`."""
+
+    def __init__(self, journal: FileJournal, records: int) -> None:
+        self._journal = journal
+        self._records = records
+
+    def read(self, from_seq: int) -> Iterator[tuple[int, Entry]]:
+        """As `Journal.read`."""
+        return islice(self._journal.read(from_seq), self._records)
+
+
+def records_per_second(project: Project, records: int, rounds: int) -> float:
+    """How many records are replayed in a second, of so many from the first on; the median. No
+    daemon may be running."""
+    journal = FileJournal.open(Path(project.root, ".stackshift"))
+    rates = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        state = replay(Beginning(journal, records), None, 0).state  # type: ignore[arg-type]
+        rates.append(state.seq / (time.perf_counter() - began))
+    journal.close()
+    return statistics.median(rates)
+
+
+async def queue(project: Project, runs: int) -> None:
+    """Queue so many runs."""
+    client = await Client().open(project.socket)
+    page = ",".join(['{"job":"block","payload":1}'] * 500)
+    for _ in range(0, runs, 500):
+        await client.ask("run.start_many", f'{{"runs":[{page}]}}')
+    client.transport.close()
+
+
+def with_history(size_bytes: int, rounds: int, table: dict[str, list[float]]) -> Project:
+    """Start and kill a daemon with a long history; its project."""
+    project = Project(processes=1, slots=256)
+    project.start()
+    uvloop.run(finish(project, size_bytes))
+    for _ in range(rounds):
+        project.stop()
+        table.setdefault("stopped: ready", []).append(started(project))
+        uvloop.run(begin(project, IN_FLIGHT))
+        kill(project)
+        began = time.perf_counter()
+        table.setdefault("killed, 100 in flight: ready", []).append(started(project))
+        uvloop.run(again(project))
+        name = "killed, 100 in flight: all of them execute"
+        table.setdefault(name, []).append(time.perf_counter() - began)
+        uvloop.run(ask(project, "run.cancel_all", '{"job":"block","limit":500}'))
+    found = uvloop.run(ask(project, "journal.stats"))
+    kept = found["snapshot"] or {"seq": 0}
+    print(f"{found['bytes'] / 1e6:,.0f} MB, {found['durable_seq']:,} records", end="; ")
+    print(f"{found['durable_seq'] - kept['seq']:,} of them after the newest snapshot")
+    project.stop()
+    return project
+
+
+def with_queue(runs: int, rounds: int, table: dict[str, list[float]]) -> Project:
+    """Kill and start a daemon with many queued runs; its project."""
+    project = Project(processes=1, slots=4)
+    project.start()
+    uvloop.run(queue(project, runs))
+    for _ in range(rounds):
+        kill(project)
+        table.setdefault(f"killed, {runs:,} queued: ready", []).append(started(project))
+    project.stop()
+    return project
 
 
 def main() -> None:
-    """Print the seconds of each restart, and what was read."""
+    """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=60_000)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--mb", type=int, default=1024)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--queued", type=int, default=60_000)
     chosen = parser.parse_args()
-    project = Project(processes=1, slots=256)
-    project.start()
-    uvloop.run(finish(project, chosen.runs))
-    took = []
-    for _ in range(chosen.rounds):
-        uvloop.run(begin(project))
-        assert project.daemon is not None
-        project.daemon.kill()
-        project.daemon.wait()
-        began = time.perf_counter()
-        project.start()
-        took.append(time.perf_counter() - began)
-        print(f"ready after {took[-1]:.2f} s", flush=True)
-    found = uvloop.run(stats(project))
-    kept = found["snapshot"] or {"seq": 0}
-    print(f"{found['bytes'] / 1e6:.0f} MB, {found['durable_seq']:,} records")
-    print(f"{found['durable_seq'] - kept['seq']:,} records after the newest snapshot")
-    index = Path(project.root, ".stackshift", "history.db").stat().st_size
-    print(f"index of finished runs: {index / max(1, chosen.runs):.0f} bytes for each")
-    print(f"median {statistics.median(took):.2f} s")
-    project.stop()
+    table: dict[str, list[float]] = {}
+    long = with_history(chosen.mb << 20, chosen.rounds, table)
+    queued = with_queue(chosen.queued, chosen.rounds, table)
+    for name, took in table.items():
+        print(f"{name:44} {statistics.median(took):6.2f} s, at most {max(took):.2f}")
+    for name, project in (("of finished runs", long), ("of queued runs", queued)):
+        rate = records_per_second(project, REPLAYED, chosen.rounds)
+        print(f"replayed records {name:27} {rate:8,.0f} per second")
+        shutil.rmtree(project.root)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ from stackshiftd.stop_signals import StopSignals
 if TYPE_CHECKING:
     from stackshiftd.journal.interface import Journal
     from stackshiftd.shell.cluster.cluster import Cluster
+    from stackshiftd.shell.workers.process import EarlyWorker
 
 log = logging.getLogger("stackshiftd")
 
@@ -296,12 +297,14 @@ async def _serve(
     config: Config, starter: Starter, stop: StopSignals, inherited: list[str], again: bool
 ) -> bool:
     """Serve until the daemon ends; returns whether it wants to be replaced by a new one."""
-    from stackshiftd.daemon import Daemon
     from stackshiftd.worker.file_schedules import file_schedules
 
     file_schedules(config)  # What the file says is checked before anything is opened.
-    journal, cluster = await _opened_journal(config, starter, again)
+    journal, cluster, early = await _opened_journal(config, starter, again)
+    from stackshiftd.daemon import Daemon
+
     daemon = Daemon(config, journal, cluster=cluster)
+    daemon.pool.hosts.local.early = early
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, daemon.reload)
     stop.listen(lambda: loop.call_soon_threadsafe(daemon.stop))
@@ -330,19 +333,21 @@ async def _serve(
 
 async def _opened_journal(
     config: Config, starter: Starter, again: bool
-) -> tuple[Journal, Cluster | None]:
+) -> tuple[Journal, Cluster | None, EarlyWorker | None]:
     """The journal, of which this daemon becomes the writer, sooner or later, and its place among
-    those that share it. One that starts `again` waits for its database: nobody looks whether it
-    came up."""
+    those that share it; and a worker, if this daemon will need one: it loads its modules while this
+    process loads more of its own, and reads the journal. One that starts `again` waits for its
+    database: nobody looks whether it came up."""
     from stackshiftd.journal.file_journal import FileJournal
     from stackshiftd.journal.filesystem import UNWRITABLE, RealFileSystem
     from stackshiftd.journal.layout import Layout
     from stackshiftd.journal.shared import copying
+    from stackshiftd.shell.workers.process import EarlyWorker
 
     if config.journal.url is not None:
         while True:
             try:
-                return await _shared_journal(config, config.journal.url, starter)
+                return *await _shared_journal(config, config.journal.url, starter), None
             except DatabaseUnavailable as lost:
                 if not again:
                     raise
@@ -359,8 +364,8 @@ async def _opened_journal(
         if failed.errno not in UNWRITABLE or starter.stays:  # Who stays has come to load jobs.
             raise
         log.warning("the journal cannot be recovered (%s): it is read as it is", failed)
-        journal = FileJournal.open_sealed(config.data_dir)
-    return journal, None
+        return FileJournal.open_sealed(config.data_dir), None, None
+    return journal, None, EarlyWorker.launch(config)
 
 
 async def _shared_journal(config: Config, url: str, starter: Starter) -> tuple[Journal, Cluster]:

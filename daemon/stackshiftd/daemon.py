@@ -246,6 +246,7 @@ class Daemon:
                 await self._lead()
                 if not self.engine.room.is_closed:
                     await self.employ()
+                self.pool.hosts.local.dismiss_early()
                 # Only now: until jobs are known, a start would be refused because its job is not.
                 await self._open(ready)
                 self._parts.heartbeats.begin()
@@ -512,6 +513,7 @@ class Daemon:
         for connection in list(self.router.connections):
             connection.close()
         await self.pool.close()
+        self.pool.hosts.local.dismiss_early()
         if self._lender is not None:
             await self._lender.close(leave=False)
         if self._warden is not None:

@@ -25,17 +25,18 @@ long."""
 
 class Remains(NamedTuple):
     """Where to look for the processes that something has started: in process groups, and by a
-    mark."""
+    mark, but not those with the mark `spared`."""
 
     groups: tuple[int, ...] = ()
     mark: Mark | None = None
+    spared: Mark | None = None
 
     def find(self) -> set[int]:
         """What still runs, as `kill` takes it: a group as its negative id."""
         inside = {group: members(group) for group in self.groups}
         found = {-group for group, pids in inside.items() if pids}
         if self.mark is not None:
-            found |= marked(self.mark).difference(*inside.values())
+            found |= marked(self.mark, self.spared).difference(*inside.values())
         return found
 
 

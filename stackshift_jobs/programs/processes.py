@@ -114,14 +114,20 @@ def members(group: int) -> set[int]:
     return {pid for pid in found if _may_signal(pid)}
 
 
-def marked(mark: Mark) -> set[int]:
-    """The processes that run and have the mark, this one left out; none where there is no `/proc`.
+def marked(mark: Mark, spared: Mark | None = None) -> set[int]:
+    """The processes that run and have the mark, this one and those with the mark `spared` left out;
+    none where there is no `/proc`.
 
     A process can lose its mark only on purpose, by clearing its environment.
     """
     if not ON_LINUX:
         return set()
-    return {pid for pid in _pids() if pid != os.getpid() and mark.is_in(_environment(pid))}
+    environments = ((pid, _environment(pid)) for pid in _pids() if pid != os.getpid())
+    return {
+        pid
+        for pid, environment in environments
+        if mark.is_in(environment) and not (spared is not None and spared.is_in(environment))
+    }
 
 
 def _pids() -> Iterator[int]:

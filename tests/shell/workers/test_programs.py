@@ -17,7 +17,7 @@ from core.story import Story
 from helpers.processes import alive
 from helpers.tools import DEAF, python
 from stackshift_jobs.programs.ending import Remains
-from stackshift_jobs.programs.processes import ProcessGroup, members, started
+from stackshift_jobs.programs.processes import ProcessGroup, members, project_mark, started
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.shell.workers import programs
@@ -95,17 +95,20 @@ def test_group_of_a_worker_is_ended_with_it(begin: Begin, tmp_path: Path) -> Non
 
 
 def test_strays_of_all_earlier_daemons_are_ended(begin: Begin, tmp_path: Path) -> None:
-    """Those of the project; by force, if they do not end at TERM."""
+    """Those of the project, by force if they do not end at TERM; but not the worker that this
+    daemon has started already."""
     here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
     here.mkdir()
     elsewhere.mkdir()
     mark, other = worker_mark(here), worker_mark(elsewhere)
-    marked, deaf = begin((mark.variable, mark.value)), begin(None, DEAF)
+    own = begin((mark.variable, mark.value))
+    stray, deaf = begin((mark.variable, f"{project_mark(here)}earlier/1")), begin(None, DEAF)
     foreign = begin((other.variable, other.value))
     end_strays(here, [group(deaf)], 0.1)
     assert not alive(deaf)
-    assert alive(marked) == (sys.platform != "linux")
+    assert alive(stray) == (sys.platform != "linux")
     assert alive(foreign)
+    assert alive(own)
 
 
 def test_what_cannot_be_looked_for_is_looked_for_again(

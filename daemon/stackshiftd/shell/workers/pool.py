@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -228,16 +227,9 @@ class Pool:
         spare: bool = False,
         trial: asyncio.Future[Greeting] | None = None,
     ) -> WorkerLink:
-        ours, theirs = socket.socketpair()
         self._count += 1
         worker = host.worker_name(self._count)
-        try:
-            process = await host.launch(theirs)
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
+        process, ours = await host.start()
         kind = HostLink if host.is_far else WorkerLink
         link = kind(self, worker, queue, process, host, spare=spare, trial=trial)
         await self._loop.create_unix_connection(lambda: link, sock=ours)

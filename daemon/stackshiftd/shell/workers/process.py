@@ -14,11 +14,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
+from stackshift_jobs.errors import StackshiftError
 from stackshift_jobs.programs.processes import Mark, ProcessGroup
 from stackshift_jobs.project.code import check_code
-from stackshift_jobs.project.config import Config
+from stackshift_jobs.project.config import LOCAL, Config
 from stackshift_jobs.project.environment import environment, interpreter
 from stackshiftd.shell.workers.programs import end_of_worker, worker_mark
 
@@ -63,6 +64,36 @@ class Process(Protocol):
 
 Launch = Callable[[Config, socket.socket], Process]
 """Starts a worker at the other end of a socket pair. Raises `OSError` or `BadConfiguration`."""
+
+
+class EarlyWorker(NamedTuple):
+    """A worker that was started before it is known what it is for, and our end of its socket pair.
+    It loads none of the project's code before it is greeted, and ends when that socket is
+    closed."""
+
+    process: Process
+    ours: socket.socket
+
+    @classmethod
+    def launch(cls, config: Config) -> EarlyWorker | None:
+        """Start one on this machine; None if that cannot be done, or if no worker is to run
+        here: whoever needs one later will say why."""
+        if LOCAL not in config.workers.hosts:
+            return None
+        ours, theirs = socket.socketpair()
+        try:
+            return cls(launch_process(config, theirs), ours)
+        except (OSError, StackshiftError):
+            ours.close()
+            return None
+        finally:
+            theirs.close()
+
+    def dismiss(self) -> None:
+        """End it, and wait for that."""
+        self.ours.close()
+        self.process.kill()
+        self.process.wait()
 
 
 class WorkerProcess(subprocess.Popen[bytes]):

@@ -71,10 +71,11 @@ def end_of_worker(
 
 
 def end_strays(data_dir: Path, programs: Iterable[ProcessGroup], grace_seconds: float) -> None:
-    """End all that workers of earlier daemons have left, and these workers themselves. Blocks until
-    it is gone."""
+    """End all that workers of earlier daemons have left, and these workers themselves; not those of
+    this one. Blocks until it is gone."""
     mark = Mark(WORKER_VARIABLE, project_mark(data_dir), is_prefix=True)
-    _end(lambda: Remains(_led(programs), mark), grace_seconds, "an earlier daemon")
+    own = daemon_mark(data_dir)
+    _end(lambda: Remains(_led(programs), mark, own), grace_seconds, "an earlier daemon")
 
 
 def _led(programs: Iterable[ProcessGroup]) -> tuple[int, ...]:
