@@ -2,14 +2,15 @@
 
     python benchmarks/recovery.py [--mb 1024] [--rounds 7] [--queued 60000]
 
-Runs of five steps are finished until the journal has so many megabytes. Then, in each round, the
-daemon is stopped in good order and started, and killed with SIGKILL while 100 runs are in flight
-and started: each time, the seconds from the start of its process until it is ready (jobs are loaded
-and clients served), and after a kill until all 100 execute again. A second project is killed with
-so many runs queued.
+Runs with a payload of 16 KB are finished until the journal has nearly so many megabytes, and then
+runs of five steps: what a start reads, the records after the newest snapshot, is of these. In each
+round the daemon is stopped in good order and started, and killed with SIGKILL while 100 runs are in
+flight and started: each time, the seconds from the start of its process until it is ready (jobs are
+loaded and clients served), and after a kill until all 100 execute again. A second project is killed
+with so many runs queued.
 
-At last the journals are replayed in this process, without a daemon: the first records of the long
-one, which are of finished runs, and the queued runs.
+At last two journals are replayed in this process, without a daemon: one of finished runs of five
+steps, and the queued runs.
 """
 
 from __future__ import annotations
@@ -32,9 +33,12 @@ from stackshiftd.journal.file_journal import FileJournal
 from stackshiftd.shell.departures import replay
 
 IN_FLIGHT = 100
-PART = 5_000
+PART = 2_000
 """Runs that are finished between two looks at the size of the journal."""
-REPLAYED = 400_000
+LAST_BYTES = 64 << 20
+"""So much of the journal is of runs of five steps."""
+PAYLOAD = f'"{"x" * 16_000}"'
+REPLAYED = 300_000
 """Records of finished runs that are replayed."""
 
 
@@ -49,8 +53,17 @@ async def ask(project: Project, method: str, params: str = "{}") -> Any:
 async def finish(project: Project, size_bytes: int) -> None:
     """Finish runs until the journal is so large."""
     client = await Client().open(project.socket)
-    while (await client.ask("journal.stats", "{}"))["bytes"] < size_bytes:
-        await many(client, "five", PART, 256)
+
+    async def large(runs: Iterator[int]) -> None:
+        for _ in runs:
+            await client.run("noop", PAYLOAD)
+
+    while (size := (await client.ask("journal.stats", "{}"))["bytes"]) < size_bytes:
+        if size < size_bytes - LAST_BYTES:
+            runs = iter(range(PART))
+            await asyncio.gather(*(large(runs) for _ in range(64)))
+        else:
+            await many(client, "five", PART, 256)
     client.transport.close()
 
 
@@ -103,6 +116,20 @@ class Beginning:
         return islice(self._journal.read(from_seq), self._records)
 
 
+async def fives(project: Project) -> None:
+    """Finish runs of five steps."""
+    await many(await Client().open(project.socket), "five", REPLAYED // 8, 256)
+
+
+def of_finished_runs() -> Project:
+    """A project with a journal of runs of five steps alone, whose daemon has stopped."""
+    project = Project(processes=1, slots=256)
+    project.start()
+    uvloop.run(fives(project))
+    project.stop()
+    return project
+
+
 def records_per_second(project: Project, records: int, rounds: int) -> float:
     """How many records are replayed in a second, of so many from the first on; the median. No
     daemon may be running."""
@@ -130,6 +157,7 @@ def with_history(size_bytes: int, rounds: int, table: dict[str, list[float]]) ->
     project = Project(processes=1, slots=256)
     project.start()
     uvloop.run(finish(project, size_bytes))
+    print(f"filled {project.root}", flush=True)
     for _ in range(rounds):
         project.stop()
         table.setdefault("stopped: ready", []).append(started(project))
@@ -173,7 +201,9 @@ def main() -> None:
     queued = with_queue(chosen.queued, chosen.rounds, table)
     for name, took in table.items():
         print(f"{name:44} {statistics.median(took):6.2f} s, at most {max(took):.2f}")
-    for name, project in (("of finished runs", long), ("of queued runs", queued)):
+    shutil.rmtree(long.root)
+    finished = of_finished_runs()
+    for name, project in (("of finished runs", finished), ("of queued runs", queued)):
         rate = records_per_second(project, REPLAYED, chosen.rounds)
         print(f"replayed records {name:27} {rate:8,.0f} per second")
         shutil.rmtree(project.root)

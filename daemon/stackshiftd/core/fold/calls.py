@@ -11,7 +11,7 @@ from stackshift_jobs.values.durations import from_rfc3339
 from stackshift_jobs.values.identities import undone_by
 from stackshiftd.core import records as r
 from stackshiftd.core.fold import events, locks
-from stackshiftd.core.fold.recorded import keep, note
+from stackshiftd.core.fold.recorded import keep, keep_noted, note
 from stackshiftd.core.fold.transitions import wake
 from stackshiftd.core.state.events import event_json
 from stackshiftd.core.state.state import (
@@ -40,7 +40,7 @@ def _step_started(state: State, entry: r.Entry, record: r.StepStarted) -> None:
 
 def _step_completed(state: State, entry: r.Entry, record: r.StepCompleted) -> None:
     run = state.runs[record.run]
-    kept = keep(state, record.result, entry.seq)
+    kept = keep_noted(state, run, record.result, entry.seq)
     run.calls[record.step] = call = Call(
         CallKind.RUN,
         Phase.COMPLETED,
@@ -65,7 +65,6 @@ def _step_completed(state: State, entry: r.Entry, record: r.StepCompleted) -> No
             tries.unsure_seq = 0
     if run.tries:
         run.tries.pop(record.step, None)
-    note(run, kept)
 
 
 def _step_checkpointed(state: State, entry: r.Entry, record: r.StepCheckpointed) -> None:
@@ -106,11 +105,10 @@ def _step_failed(state: State, entry: r.Entry, record: r.StepFailed) -> None:
 
 def _value_recorded(state: State, entry: r.Entry, record: r.ValueRecorded) -> None:
     run = state.runs[record.run]
-    kept = keep(state, record.value, entry.seq)
+    kept = keep_noted(state, run, record.value, entry.seq)
     run.calls[record.step] = Call(
         CallKind.VALUE, Phase.COMPLETED, entry.seq, kept, at_us=entry.at_us
     )
-    note(run, kept)
 
 
 def _child_started(state: State, entry: r.Entry, record: r.ChildStarted) -> None:

@@ -22,6 +22,16 @@ def size(body: Body | None) -> int:
     return 0 if body is None else body.size  # type: ignore[union-attr]
 
 
+def keep_noted(state: State, run: Run, raw: Raw, seq: int) -> Body:
+    """What `keep` says, for a body by which the run has progressed, and which counts towards its
+    limit. (`keep` and `note` in one: every step comes here.)"""
+    copy = bytes(raw)
+    size = len(copy) if b"\\u" not in copy else json_size(copy)
+    run.progressed = True
+    run.bytes_recorded += size
+    return copy if len(copy) <= state.spill_bytes else Spilled(seq, size)
+
+
 def note(run: Run, body: Body | None) -> None:
     """Note that the run has progressed, and count `body` towards its limit."""
     run.progressed = True

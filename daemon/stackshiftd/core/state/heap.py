@@ -32,10 +32,11 @@ class Heap(list[T]):
         super().__init__()
         self._most = FEW
 
-    def add(self, item: T, counts: Callable[[T], bool]) -> None:
-        """Push `item`; if the heap has grown large, drop all items that no longer count."""
+    def add(self, item: T, counts: Callable[[T], bool], live: int = 0) -> None:
+        """Push `item`; if the heap has grown large, drop all items that no longer count. It has not
+        as long as it holds no more than twice `live`: so many items count, if that is known."""
         heappush(self, item)
-        if len(self) > self._most:
+        if len(self) > self._most and len(self) > 2 * live:
             # Sorted, not merely heapified: the next item pushed is usually later than all of these.
             self[:] = sorted(dict.fromkeys(filter(counts, self)))
             # The heap has to double before it is filtered again: amortized, a push stays cheap.

@@ -190,11 +190,11 @@ class Queue:
 
     def push(self, place: Place, fresh: bool) -> None:
         """Add a run that has become ready."""
-        self._arrivals.add((place[1], place, fresh), self._has_arrived)
+        self._arrivals.add((place[1], place, fresh), self._has_arrived, self.depth)
         lane = self.fresh if fresh else self.resumed
         key = place[4]
         if not key:
-            lane.heads.add(place, lane.leads)
+            lane.heads.add(place, lane.leads, self.depth)
             return
         line = lane.keyed.get(key)
         if line is None:
