@@ -72,9 +72,14 @@ def check_retry(retry: Any, what: str) -> Retry | None:
     return retry
 
 
+_MODULE = type.__dict__["__module__"].__get__
+_QUALNAME = type.__dict__["__qualname__"].__get__
+
+
 def full_name(cls: type) -> str:
-    """The name by which a policy knows a class of errors: `builtins.ConnectionError`."""
-    return f"{cls.__module__}.{cls.__qualname__}"
+    """The name by which a policy knows a class of errors: `builtins.ConnectionError`. It is what
+    Python knows of the class, whatever its metaclass makes of attributes."""
+    return f"{_MODULE(cls)}.{_QUALNAME(cls)}"
 
 
 def _names(errors: Errors, option: str) -> list[str]:

@@ -166,16 +166,21 @@ def summary(traceback: str, root: str = "", brief: bool = False) -> list[str]:
     if brief:
         frames = chain[0].frames or next((part.frames for part in parts), [])
         return list(_frames(frames, 1, root))
-    lines = [*_frames(chain[0].frames, FRAMES, root), *chain[0].printed[-_PRINTED:]]
+    lines = _details(chain[0], FRAMES, root)
     for part in parts[:_PARTS]:
         lines.append(f"part {part.text}")
-        lines += _indented(_frames(part.frames, _FRAMES_OF_OTHERS, root))
+        lines += _indented(_details(part, _FRAMES_OF_OTHERS, root))
     if len(parts) > _PARTS:
         lines.append(f"and {len(parts) - _PARTS} more parts")
     for cause in chain[1 : 1 + _CAUSES]:
         lines.append(f"{cause.link} {cause.text}")
-        lines += _indented(_frames(cause.frames, _FRAMES_OF_OTHERS, root))
+        lines += _indented(_details(cause, _FRAMES_OF_OTHERS, root))
     return lines
+
+
+def _details(raised: Raised, count: int, root: str) -> list[str]:
+    """Its last frames, and the end of what its program has printed."""
+    return [*_frames(raised.frames, count, root), *raised.printed[-_PRINTED:]]
 
 
 def _chain_and_parts(found: list[Raised]) -> tuple[list[Raised], list[Raised]]:

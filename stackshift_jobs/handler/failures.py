@@ -38,7 +38,10 @@ _FINAL: Final = (NonRetryable, CancelRun, PayloadRefused, Usage, InsideHandler)
 _OURS: Final = ("stackshift_jobs", "stackshiftd")
 _CAUSE: Final = BaseException.__dict__["__cause__"].__get__
 _TRACEBACK: Final = BaseException.__dict__["__traceback__"].__get__
+_CONTEXT: Final = BaseException.__dict__["__context__"].__get__
 _EXCEPTIONS: Final = BaseExceptionGroup.__dict__["exceptions"].__get__
+_NAME: Final = type.__dict__["__name__"].__get__
+_MRO: Final = type.__dict__["__mro__"].__get__
 
 Some = TypeVar("Some", bound=BaseException)
 
@@ -49,7 +52,7 @@ class Escaped(Exception):
     """
 
     def __init__(self, original: BaseException) -> None:
-        super().__init__(type(original).__name__)
+        super().__init__(class_name(original))
         self.original = original
 
 
@@ -152,6 +155,12 @@ def is_a(error: BaseException, *kinds: type[Some]) -> TypeGuard[Some]:
     return issubclass(type(error), kinds)
 
 
+def class_name(error: BaseException) -> str:
+    """The name of the class of `error`, whatever its metaclass makes of attributes."""
+    name: str = _NAME(type(error))
+    return name
+
+
 def cause_of(error: BaseException) -> BaseException | None:
     """The `__cause__` of `error`, whatever its class makes of attributes."""
     cause: BaseException | None = _CAUSE(error)
@@ -207,7 +216,7 @@ def _leaves_it(error: BaseException) -> bool:
 
 
 def _kinds(error: BaseException) -> tuple[str, ...]:
-    return tuple(full_name(cls) for cls in type(error).__mro__[:-1])
+    return tuple(full_name(cls) for cls in _MRO(type(error))[:-1])
 
 
 def _step_of(error: BaseException) -> str | None:
@@ -218,7 +227,7 @@ def _step_of(error: BaseException) -> str | None:
 
 
 def _type_of(error: BaseException) -> str:
-    return readable(error.type if is_a(error, StepFailed) else type(error).__name__)
+    return readable(error.type if is_a(error, StepFailed) else class_name(error))
 
 
 def _message_of(error: BaseException, parts: list[BaseException], secrets: Secrets) -> str:
@@ -238,7 +247,7 @@ def _text_of(error: BaseException, secrets: Secrets) -> str:
         return secrets.mask(readable(text))[:MAX_MESSAGE]
     except BaseException as bad:
         # It is the text that is missing; what happened is known by the type.
-        return f"({type(bad).__name__} in {type(error).__name__}.__str__)"
+        return f"({class_name(bad)} in {class_name(error)}.__str__)"
 
 
 def _traceback_of(shown: BaseException, error: BaseException, secrets: Secrets) -> str:
@@ -249,8 +258,9 @@ def _traceback_of(shown: BaseException, error: BaseException, secrets: Secrets) 
         return secrets.mask(readable(shown.traceback))[-MAX_TRACEBACK:]
     try:
         whole = traceback.TracebackException.from_exception(error)
-        if printed := _printed_by_program(error):
-            whole.__notes__ = [*(getattr(whole, "__notes__", None) or ()), printed]
+        for each, raised in _chain(whole, error):
+            if printed := _printed_by_program(raised):
+                each.__notes__ = [*(getattr(each, "__notes__", None) or ()), printed]
         # The cause of a `StepFailed` is the error that it tells of, which is not told twice.
         is_plain = isinstance(shown, StepFailed) or not (
             isinstance(error, BaseExceptionGroup)
@@ -265,6 +275,25 @@ def _traceback_of(shown: BaseException, error: BaseException, secrets: Secrets) 
         return secrets.mask(readable("".join(lines)))[-MAX_TRACEBACK:]
     except BaseException:  # It, or a cause of it, has no notes to give, nor parts.
         return _frames_of(error, secrets)
+
+
+def _chain(
+    whole: traceback.TracebackException, error: BaseException
+) -> Iterator[tuple[traceback.TracebackException, BaseException]]:
+    """What is printed of `error`, of its causes and of its parts, each with the exception itself.
+    Python prints an exception once, so no circle is gone round twice."""
+    left = [(whole, error)]
+    while left:
+        each, raised = left.pop()
+        yield each, raised
+        if each.__cause__ is not None and (cause := cause_of(raised)) is not None:
+            left.append((each.__cause__, cause))
+        if each.__context__ is not None and (context := _CONTEXT(raised)) is not None:
+            left.append((each.__context__, context))
+        if is_a(raised, BaseExceptionGroup):
+            left += zip(
+                getattr(each, "exceptions", None) or (), exceptions_of(raised), strict=False
+            )
 
 
 def _printed_by_program(error: BaseException) -> str:

@@ -23,6 +23,7 @@ from stackshift_jobs import (
     RetryAfter,
     StepFailed,
 )
+from stackshift_jobs.handler.failures import class_name
 from stackshift_jobs.testing import Stackshift
 
 THRICE = Retry(max_attempts=3, backoff="1s", jitter=0)
@@ -70,6 +71,17 @@ class Opaque(Exception):
 
     def __getattribute__(self, name: str) -> Any:
         raise RuntimeError(name)
+
+
+class Secretive(type):
+    """A metaclass that does not even give the names of its classes."""
+
+    def __getattribute__(cls, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+class Nameless(Exception, metaclass=Secretive):
+    """Nothing can be asked of its class."""
 
 
 class Delegating(Exception):
@@ -239,6 +251,8 @@ ODD: dict[str, Callable[[], BaseException]] = {
     "opaque": Opaque,
     "opaque part": lambda: ExceptionGroup("g", [Opaque(), ValueError("v")]),
     "delegating": Delegating,
+    "nameless": Nameless,
+    "nameless part": lambda: ExceptionGroup("g", [Nameless(), ValueError("v")]),
     "deep": lambda: nested(2_000),
     "not UTF-8, final": lambda: NonRetryable(f"no such file: {NOT_UTF8}"),
     "endless part": lambda: ExceptionGroup("g", [Endless(), Endless()]),
@@ -270,7 +284,7 @@ def test_error_with_any_text_is_recorded(
     run = stackshift.start(stackshift.job("odd", retry=ONCE)(chosen))
     assert run.status == "failed"
     assert run.error is not None
-    assert run.error["type"] == ("ValueError" if odd == "deep" else type(ODD[odd]()).__name__)
+    assert run.error["type"] == ("ValueError" if odd == "deep" else class_name(ODD[odd]()))
     assert "test_failures.py" in run.error["traceback"] or odd in LONG
     assert len(run.error["message"]) <= 4096
     run.error["message"].encode("utf-8")
@@ -337,6 +351,34 @@ def test_what_a_failed_program_has_printed_is_in_the_traceback(
     assert run.error is not None
     assert run.error["type"] == "CalledProcessError"
     assert run.error["traceback"].endswith(f"returned non-zero exit status 3.\nstandard {said}\n")
+
+
+def test_what_the_program_of_a_cause_has_printed_is_in_the_traceback(
+    stackshift: Stackshift,
+) -> None:
+    """Of the cause of an error, of its context, and of a part of a group."""
+
+    def call(words: str) -> None:
+        script = ["sh", "-c", f"echo {words} >&2; exit 3"]
+        subprocess.run(script, check=True, capture_output=True)
+
+    @stackshift.job("calls", retry=ONCE)
+    def calls(_ctx: JobContext[Any]) -> None:
+        try:
+            try:
+                call("first")
+            except subprocess.CalledProcessError:
+                call("second")
+        except subprocess.CalledProcessError as second:
+            try:
+                call("third")
+            except subprocess.CalledProcessError as third:
+                raise ExceptionGroup("both", [second, third]) from second
+
+    run = stackshift.start(calls)
+    assert run.error is not None
+    for words in ("first", "second", "third"):
+        assert f"> {words}\n" in run.error["traceback"]
 
 
 @pytest.mark.parametrize("kind", ["def", "async def"])

@@ -226,3 +226,26 @@ def test_end_of_what_a_program_has_printed_is_shown() -> None:
     assert where(text) == "a.py:3"
     place = ["jobs/a.py:3 in call", "  run()"]
     assert summary(text, "/shop") == [*place, *marked.splitlines()[-3:]]
+
+
+def test_what_the_program_of_a_cause_or_a_part_has_printed_is_shown() -> None:
+    """Below the lines of that one."""
+    frames = (
+        'Traceback (most recent call last):\n  File "/shop/jobs/a.py", line 3, in call\n    run()\n'
+    )
+    program = f"{frames}CalledProcessError: status 1\nstandard error of the program:\n> no table\n"
+    link = "The above exception was the direct cause of the following exception:"
+    chain = f"{program}\n{link}\n\n{frames}BackupFailed: nightly\n"
+    own = ["jobs/a.py:3 in call", "  run()"]
+    said = "CalledProcessError: status 1 standard error of the program:"
+    below = ["  jobs/a.py:3 in call", "    run()", "  > no table"]
+    assert summary(chain, "/shop") == [*own, f"caused by {said}", *below]
+    inside = "".join(f"    | {line}\n" for line in program.splitlines())
+    group = (
+        "  + Exception Group Traceback (most recent call last):\n"
+        '  |   File "/shop/jobs/a.py", line 9, in both\n'
+        "  | ExceptionGroup: two (1 sub-exception)\n"
+        f"  +-+---------------- 1 ----------------\n{inside}"
+        "    +------------------------------------\n"
+    )
+    assert summary(group, "/shop")[-4:] == [f"part {said}", *below]
