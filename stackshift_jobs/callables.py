@@ -11,7 +11,7 @@ import sys
 import typing
 from collections.abc import Callable, Iterator
 from functools import partial
-from types import MethodType, UnionType
+from types import FrameType, MethodType, UnionType
 from typing import Any, Final, NamedTuple
 
 from stackshift_jobs.errors import BadConfiguration
@@ -136,7 +136,9 @@ def payload_type(handler: Callable[..., Any], declared: Any) -> Any:
     """The type of a handler's payload: `declared`, else the `P` in `JobContext[P]`, else None.
 
     Only the annotation of the first parameter is looked at. One that cannot be read, because it
-    names what only type checkers import, gives no type.
+    names what only type checkers import, gives no type. One of a function in a function or a class
+    may name what is defined there: it is read as long as these are executing. Raises
+    `BadConfiguration` if it names what is defined there later.
     """
     if declared is not None:
         return declared
@@ -213,13 +215,48 @@ def _evaluated(annotation: Any, function: Any) -> Any:
 
     probe.__annotations__ = {"ctx": annotation}
     names = {each.__name__: each for each in getattr(function, "__type_params__", ())}
+    scopes = list(_scopes_around(function))
+    for scope in reversed(scopes):
+        names |= scope.f_locals
     try:
         hints = typing.get_type_hints(
             probe, getattr(function, "__globals__", {}), names, include_extras=True
         )
+    except NameError as missing:
+        if any(missing.name in _locals_of(scope) for scope in scopes):
+            raise BadConfiguration(
+                f"the handler {function.__qualname__} is annotated as {annotation!r}, but "
+                f"{missing.name} is defined below it",
+                hint="define it above",
+            ) from None
+        return None
     except Exception:  # An annotation is any expression, and can raise anything.
         return None
     return hints["ctx"]
+
+
+def is_nested(fn: Callable[..., Any]) -> bool:
+    """Is the function that `fn` calls defined within another one, or a class?"""
+    return "." in getattr(inspect.unwrap(function_of(fn)), "__qualname__", "")
+
+
+def _scopes_around(function: Any) -> Iterator[FrameType]:
+    """The bodies of functions and classes that are executing now and define `function`, the
+    innermost one first. With annotations that are text, Python keeps nothing of them."""
+    name = getattr(function, "__qualname__", "")
+    frame = inspect.currentframe() if "." in name else None
+    while frame is not None:
+        is_of_module = frame.f_globals is getattr(function, "__globals__", None)
+        if is_of_module and name.startswith(f"{frame.f_code.co_qualname}."):
+            yield frame
+        frame = frame.f_back
+
+
+def _locals_of(scope: FrameType) -> tuple[str, ...]:
+    """The names of a body that is executing, whether or not they have a value yet."""
+    code = scope.f_code
+    is_class = not code.co_flags & inspect.CO_OPTIMIZED
+    return code.co_names if is_class else (*code.co_varnames, *code.co_cellvars)
 
 
 def _is_context(origin: Any) -> bool:

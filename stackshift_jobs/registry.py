@@ -231,7 +231,7 @@ def _maker(options: Mapping[str, Any]) -> Callable[[str, Handler], Job]:
             expect_timezone=_text(given("timezone"), "timezone") or "UTC",
             max_runtime_ms=_limit_ms(options, "max_runtime", name),
             heartbeat=heartbeat,
-            payload_type=given("payload"),
+            payload_type=_payload_type(handler, given("payload")),
             idempotency_ttl_ms=_duration_ms(options, "idempotency_ttl", name),
             is_async=callables.is_async_handler(handler),
             module=module,
@@ -241,6 +241,12 @@ def _maker(options: Mapping[str, Any]) -> Callable[[str, Handler], Job]:
         )
 
     return made
+
+
+def _payload_type(handler: Handler, declared: Any) -> Any:
+    """The type of a payload as far as it must be found when the handler is registered: what an
+    annotation names may be gone later, or at the top of a module only be defined later."""
+    return callables.payload_type(handler, declared) if callables.is_nested(handler) else declared
 
 
 def _priority(priority: Any, job: str) -> int:

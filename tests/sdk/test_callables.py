@@ -236,3 +236,49 @@ def test_annotation_is_read_without_the_future_import_too() -> None:
     assert callables.payload_type(names["plain"], None) == list[Order]
     for name in ("quoted", "inside"):
         assert callables.payload_type(names[name], None) is Order
+
+
+def test_annotation_may_name_what_is_defined_beside_the_handler() -> None:
+    """In a function or a class that is executing, whose names Python does not keep for text."""
+
+    class Local:
+        """A type of this function's."""
+
+    def inside(ctx: JobContext[Local]) -> None: ...
+
+    def factory() -> Any:
+        def deeper(ctx: JobContext[list[Local]]) -> None: ...
+
+        return callables.payload_type(deeper, None)
+
+    class Jobs:
+        """Jobs as static methods."""
+
+        class Payload:
+            """A type of the class's."""
+
+        @staticmethod
+        def method(ctx: JobContext[Payload]) -> None: ...
+
+        found = callables.payload_type(method, None)
+
+    assert callables.payload_type(inside, None) is Local
+    assert factory() == list[Local]
+    assert Jobs.found is Jobs.Payload
+    assert not callables.is_nested(function)
+    assert all(callables.is_nested(fn) for fn in (inside, partial(inside), Mailer().send))
+
+
+def test_annotation_that_names_what_is_defined_below_the_handler_is_refused() -> None:
+    """It would give the payload no type, without a word."""
+
+    def early(ctx: JobContext[Below]) -> None: ...
+
+    with pytest.raises(BadConfiguration, match="but Below is defined below it"):
+        callables.payload_type(early, None)
+    assert callables.payload_type(early, int) is int
+
+    class Below:
+        """Too late."""
+
+    assert callables.payload_type(early, None) is Below

@@ -206,3 +206,30 @@ def load(name: str, file: Path) -> None:
     assert spec is not None
     assert spec.loader is not None
     spec.loader.exec_module(module_from_spec(spec))
+
+
+def test_type_that_is_defined_in_a_function_is_found() -> None:
+    """When the handler is registered: later, nothing is left of the function."""
+
+    def make() -> None:
+        class Order:
+            """What the job works on."""
+
+        @stackshift.job("orders")
+        def orders(ctx: stackshift.JobContext[Order]) -> None: ...
+
+        @stackshift.job("given", payload=int)
+        def given(ctx: stackshift.JobContext[Order]) -> None: ...
+
+        with pytest.raises(BadConfiguration, match="Below is defined below it"):
+
+            @stackshift.job("early")
+            def early(ctx: stackshift.JobContext[Below]) -> None: ...
+
+        class Below:
+            """Too late."""
+
+    make()
+    assert registry["orders"].payload_type.__name__ == "Order"
+    assert registry["given"].payload_type is int
+    assert "early" not in registry
