@@ -79,6 +79,7 @@ SHAPE: dict[str, Any] = {
     "properties": {"side": {"type": "integer"}, "kind": {"const": "square"}},
     "required": ["side", "kind"],
 }
+NAMED = {"anyOf": [{"required": ["number"]}, {"required": ["No"]}]}
 SHAPES: dict[str, Any] = {
     "properties": {
         "maybe": {"anyOf": [{"$ref": "#/$defs/Square"}, {"type": "null"}]},
@@ -89,7 +90,12 @@ SHAPES: dict[str, Any] = {
                 "mapping": {"square": "#/$defs/Square", "cube": "#/$defs/Square"},
             },
         },
-        "named": {"anyOf": [{"required": ["id"]}, {"required": ["ID"]}]},
+        "named": {"allOf": [NAMED], "properties": {"number": {}, "No": {}}},
+        "closed": {
+            "allOf": [{"anyOf": [{"required": ["sku"]}, {"required": ["code"]}]}],
+            "properties": {"sku": {}, "code": {}, "size": {}},
+            "additionalProperties": False,
+        },
     },
     "$defs": {"Square": SHAPE},
 }
@@ -105,7 +111,18 @@ SHAPES: dict[str, Any] = {
         ({"one": {"side": 3}}, "$.one", """'kind' is missing: one of "square", "cube\""""),
         ({"one": {"kind": "ball"}}, "$.one", """'kind' must be one of "square", "cube\""""),
         ({"one": 3}, "$.one", "is none of what it may be"),
-        ({"named": {}}, "$.named", "'id' or 'ID' is missing"),
+        ({"named": {}}, "$.named", "'number' or 'No' is missing"),
+        ({"named": {"x": 1}}, "$.named", "'number' or 'No' is missing"),
+        (
+            {"named": {"numbr": 1}},
+            "$.named",
+            "'number' or 'No' is missing; 'numbr' is not a field: did you mean 'number'?",
+        ),
+        (
+            {"closed": {"size": 1, "skU": 1, "x": 2}},
+            "$.closed",
+            "'sku' or 'code' is missing; 'skU' and 'x' are not fields: did you mean 'sku'?",
+        ),
     ],
 )
 def test_part_that_does_not_fit_is_named_within_what_was_meant(

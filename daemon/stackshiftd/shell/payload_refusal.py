@@ -10,7 +10,7 @@ import difflib
 import json
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from stackshift_jobs.values.json_schema import FORMATS
+from stackshift_jobs.values.json_schema import FORMATS, nodes
 
 if TYPE_CHECKING:
     import fastjsonschema
@@ -42,11 +42,15 @@ def refusal(bad: fastjsonschema.JsonSchemaValueException, schema: dict[str, Any]
         why = "must be one of " + ", ".join(map(_shown, bad.rule_definition))
     elif bad.rule == "const":
         why = f"must be {_shown(bad.rule_definition)}"
+    elif bad.rule == "anyOf" and all(each.keys() == {"required"} for each in bad.rule_definition):
+        names = [each["required"][0] for each in bad.rule_definition]
+        why = f"{_names(names, 'or')} is missing"
+        why += _in_their_place(bad.value, names, _whole_of(definition, schema))
     elif bad.rule in ("anyOf", "oneOf"):
         meant = _meant(bad.rule_definition, definition.get("discriminator", {}), bad.value)
         if meant is not None and (inner := _refused_by(meant, bad.value, schema)) is not None:
             return Refusal(path + inner.path.removeprefix("$"), inner.why)
-        why = _none_of(bad.rule_definition, definition.get("discriminator", {}), bad.value)
+        why = _none_of(definition.get("discriminator", {}), bad.value)
     if definition.get("title") == "Secret":
         why = _SECRET
     return Refusal(path, why)
@@ -77,11 +81,8 @@ def _refused_by(part: dict[str, Any], value: Any, schema: dict[str, Any]) -> Ref
     return None
 
 
-def _none_of(options: list[Any], discriminator: dict[str, Any], value: Any) -> str:
-    """Why `value` is none of several: a field is missing that has several names, or the one that
-    tells the others apart."""
-    if all(each.keys() == {"required"} for each in options):
-        return f"{_names([each['required'][0] for each in options], 'or')} is missing"
+def _none_of(discriminator: dict[str, Any], value: Any) -> str:
+    """Why `value` is none of several: the field that tells them apart is missing, or names none."""
     if discriminator and isinstance(value, dict):
         name = discriminator["propertyName"]
         tags = ", ".join(map(_shown, discriminator.get("mapping", {})))
@@ -92,17 +93,28 @@ def _none_of(options: list[Any], discriminator: dict[str, Any], value: Any) -> s
 
 
 def _missing(value: dict[str, Any], definition: dict[str, Any]) -> str:
-    """Which fields are missing in `value`, and which are there in their place: any that is not a
-    field, or, where others are allowed, one that is spelled like a missing one."""
+    """Which fields are missing in `value`, and which are there in their place."""
     missing = [name for name in definition["required"] if name not in value]
     why = f"{_names(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+    return why + _in_their_place(value, missing, definition)
+
+
+def _whole_of(alternatives: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    """The part of `schema` that describes the object of which `alternatives` are the names that a
+    field may have; without one, an object that may have any fields."""
+    return next((each for each in nodes(schema) if alternatives in each.get("allOf", ())), {})
+
+
+def _in_their_place(value: dict[str, Any], missing: list[str], definition: dict[str, Any]) -> str:
+    """What `value` has in the place of the `missing` fields: any that is not a field, or, where
+    others are allowed, one that is spelled like a missing one. Empty if it has none."""
     others = sorted(value.keys() - set(definition.get("properties", ())))
     alike = {name: near for name in others if (near := difflib.get_close_matches(name, missing, 1))}
     if definition.get("additionalProperties") is not False:
         others = list(alike)
     if not others:
-        return why
-    why += f"; {_names(others)} {'is not a field' if len(others) == 1 else 'are not fields'}"
+        return ""
+    why = f"; {_names(others)} {'is not a field' if len(others) == 1 else 'are not fields'}"
     meant = list(dict.fromkeys(near[0] for near in alike.values()))
     return f"{why}: did you mean {_names(meant)}?" if meant else why
 
