@@ -141,9 +141,11 @@ def _remembered(of: Any) -> Any:
 def _described(of: Any) -> Any:
     if pydantic_models.is_model(of):
         return of
-    with suppress(Exception):  # Whatever is in the way, msgspec finds it too.
-        if pydantic_models.mentions(pydantic_models.is_for_pydantic, of):
+    if _is_for_pydantic(of):
+        try:
             return pydantic_models.AnyModel(of)
+        except Exception as bad:  # Nothing else would hold to what the annotations ask for.
+            raise _unreadable(of, bad) from bad
     try:
         return _Msgspec(of)
     except Exception as bad:  # A name that annotations use and nobody defines is a `NameError`.
@@ -154,9 +156,18 @@ def _described(of: Any) -> Any:
     raise _unreadable(of, why) from why
 
 
+def _is_for_pydantic(of: Any) -> bool:
+    """Does an annotation say something to pydantic? If one cannot be evaluated, msgspec says so."""
+    try:
+        return pydantic_models.mentions(pydantic_models.is_for_pydantic, of)
+    except Exception:
+        return False
+
+
 def _unreadable(of: Any, why: Exception) -> Usage:
     name = of.__qualname__ if isinstance(of, type) else str(of)
-    reason = str(why) if isinstance(why, TypeError) else f"{type(why).__name__}: {why}"
+    first_line = str(getattr(why, "message", why)).partition("\n")[0]
+    reason = first_line if isinstance(why, TypeError) else f"{type(why).__name__}: {first_line}"
     return Usage(f"nothing can be made of JSON as the type {name}: {reason}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum, IntFlag
@@ -454,3 +455,23 @@ def test_annotation_for_pydantic_is_not_passed_over(of: Any) -> None:
             convert(made(**wrong), of)
     with pytest.raises(fastjsonschema.JsonSchemaValueException):
         checker(of)(made(amount=3, nmae="ada"))
+
+
+class Weight(msgspec.Struct):
+    """What pydantic cannot read, annotated for it."""
+
+    grams: Annotated[int, pydantic.Field(gt=0)]
+
+
+class Parcel(TypedDict):
+    """The same, of Python's own before 3.12."""
+
+    grams: Annotated[int, pydantic.Field(gt=0)]
+
+
+@pytest.mark.parametrize("of", [Weight] if sys.version_info >= (3, 12) else [Weight, Parcel])
+def test_annotation_for_pydantic_that_it_cannot_read_is_refused(of: Any) -> None:
+    """Nobody else would check what it asks for."""
+    for make in (check_type, schema):
+        with pytest.raises(Usage, match=r"nothing can be made of JSON as the type \w+: Pydantic"):
+            make(of)
