@@ -6,7 +6,7 @@ A driver with a time of its own, such as a test that moves its clock, passes ano
 
 from __future__ import annotations
 
-import time
+from stackshift_jobs.values.clocks import monotonic, time_ns
 
 
 class Clock:
@@ -14,9 +14,9 @@ class Clock:
 
     def now_us(self) -> int:
         """Microseconds since 1970."""
-        return time.time_ns() // 1000
+        return time_ns() // 1000
 
-    seconds = staticmethod(time.monotonic)
+    seconds = staticmethod(monotonic)
     """Seconds of a clock that never goes back, for measuring durations."""
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextvars import copy_context
+from threading import Thread
 from typing import Any, TypedDict
 
 from stackshift_jobs.errors import CommandFailed, Usage
@@ -116,7 +116,7 @@ async def run_command_awaited(program: Program, check: bool) -> CommandResult:
             loop.call_soon_threadsafe(ended.set_result, None)
 
     # A thread of its own: a pool's could all be taken by functions that wait for something else.
-    threading.Thread(target=copy_context().run, args=(wait,), name="program", daemon=True).start()
+    Thread(target=copy_context().run, args=(wait,), name="program", daemon=True).start()
     cancelled: asyncio.CancelledError | None = None
     while not ended.done():
         try:

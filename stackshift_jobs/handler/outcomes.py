@@ -7,7 +7,7 @@ the next attempt asks again.
 
 from __future__ import annotations
 
-import json
+from json import loads
 from typing import Any
 
 from stackshift_jobs.errors import StackshiftError, from_json
@@ -40,4 +40,4 @@ def refusal(key: str, error: dict[str, Any]) -> StackshiftError:
 
 def read(body: bytes | None) -> Any:
     """The value of a body, which is JSON; None if there is no body."""
-    return json.loads(body) if body is not None else None
+    return loads(body) if body is not None else None

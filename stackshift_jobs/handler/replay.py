@@ -11,9 +11,9 @@ secret is recorded.
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
+from threading import Lock, Thread, current_thread
 from typing import Any, Final, NamedTuple, NoReturn, Protocol
 
 from stackshift_jobs.errors import PayloadRefused, ReplayError, Usage
@@ -144,8 +144,8 @@ class Pass:
         self.forgotten: dict[str, dict[str, Coroutine[Any, Any, Any]]] = {}
         """Such calls made in the functions of the steps of an `async def` handler, by step."""
         self._counts: dict[str, int] = {}
-        self._threads: dict[str, threading.Thread] = {}
-        self._lock = threading.Lock()
+        self._threads: dict[str, Thread] = {}
+        self._lock = Lock()
 
     def encode(
         self,
@@ -253,7 +253,7 @@ class Pass:
         else:
             with self._lock:
                 # The thread itself, since its id could be reused.
-                thread = threading.current_thread()
+                thread = current_thread()
                 if self._threads.setdefault(name, thread) is not thread:
                     raise _in_two_threads(name)
                 key = self._occurrence(name, kind)

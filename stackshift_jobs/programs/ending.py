@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
+from time import sleep
 from typing import Final, NamedTuple
 
 from stackshift_jobs.programs.processes import Mark, marked, members
+from stackshift_jobs.values.clocks import monotonic
 
 FIRST_LOOK_SECONDS: Final = 0.01
 """When to look again at what is being ended; each further look is later by a half, because it looks
@@ -72,11 +73,11 @@ class Ending:
 def end(remains: Remains, grace_seconds: float) -> set[int]:
     """End all that `remains` finds; blocks until it is gone. Returns what is left, as `kill` takes
     it, if something still runs `KILLED_SECONDS` after it was killed."""
-    ending = Ending(remains, time.monotonic() + grace_seconds)
-    while left := ending.push(time.monotonic()):
-        if time.monotonic() > ending.kill_at + KILLED_SECONDS:
+    ending = Ending(remains, monotonic() + grace_seconds)
+    while left := ending.push(monotonic()):
+        if monotonic() > ending.kill_at + KILLED_SECONDS:
             return left
-        time.sleep(ending.pause(time.monotonic()))
+        sleep(ending.pause(monotonic()))
     return set()
 
 

@@ -17,13 +17,13 @@ import os
 import selectors
 import signal
 import subprocess
-import time
 from typing import IO, Final, NamedTuple, Protocol
 
 from stackshift_jobs.errors import cut_off
 from stackshift_jobs.programs.ending import Ending, Remains, end
 from stackshift_jobs.programs.processes import Mark, ProcessGroup
 from stackshift_jobs.programs.supervisor import Stop, Supervisor
+from stackshift_jobs.values.clocks import monotonic
 from stackshift_jobs.values.durations import short_ms
 
 _SHEBANG_BYTES: Final = 256
@@ -165,7 +165,7 @@ class _Running:
         self._stopped = False
         self._timed_out = False
         self._deadline = (
-            time.monotonic() + program.timeout_ms / 1000
+            monotonic() + program.timeout_ms / 1000
             if program.timeout_ms is not None
             else float("inf")
         )
@@ -198,8 +198,8 @@ class _Running:
         """See `run`."""
         self._supervisor.started(ProcessGroup.of_leader(self._process.pid))
         self._listen()
-        while not self._is_over(time.monotonic()):
-            for key, _ in self._selector.select(self._patience(time.monotonic())):
+        while not self._is_over(monotonic()):
+            for key, _ in self._selector.select(self._patience(monotonic())):
                 self._handle(key)
         self._is_gone = True
         for output in self._outputs:

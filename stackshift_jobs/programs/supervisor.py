@@ -7,9 +7,9 @@ must. In any other process, such as a test that calls a function itself, `PLAIN`
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Mapping
 from contextvars import ContextVar
+from threading import Lock
 from typing import Final, Protocol
 
 from stackshift_jobs.programs.processes import Mark, ProcessGroup
@@ -24,7 +24,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.reason: BaseException | None = None
-        self._guard = threading.Lock()
+        self._guard = Lock()
         self._is_closed = False
         self._read_fd, self._write_fd = os.pipe()
 

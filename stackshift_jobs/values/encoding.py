@@ -22,12 +22,12 @@ A `Secret` has no form; in the payload of a run it is the reference that it came
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from json import dumps
 from os import PathLike
 from typing import Any, Final
 from uuid import UUID
@@ -155,7 +155,7 @@ def _is_numpy_scalar(value: Any) -> bool:
 def _what_secret(secret: Secret) -> str:
     if secret.reference is None:
         return f"{secret} is never recorded: hand on what others need to get it themselves"
-    reference = json.dumps(secret.reference.as_json())
+    reference = dumps(secret.reference.as_json())
     return f"{secret} is never recorded: hand on its reference, {reference}"
 
 

@@ -7,9 +7,9 @@ be found in every number and word. All tables are bounded.
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Callable, Iterable, Iterator
+from json import dumps, loads
+from threading import Lock
 from typing import Any, Final, NamedTuple
 
 from stackshift_jobs.errors import PayloadRefused
@@ -38,7 +38,7 @@ class Secrets:
 
     def __init__(self, wider: Secrets | None = None, known: Secrets | None = None) -> None:
         self._wider = wider
-        self._adding = threading.Lock()
+        self._adding = Lock()
         self._labels: dict[str, str] = known._labels if known is not None else {}
         self.refused: dict[str, bytes] = known.refused if known is not None else {}
         self._longest_first: tuple[str, ...] = known._longest_first if known is not None else ()
@@ -76,13 +76,13 @@ class Secrets:
                 labels.popitem()  # Those that were added last, or again, stand first.
             kept = {each: text for each, text in self.refused.items() if each in labels}
             if refused:
-                kept |= {each: json.dumps(each)[1:-1].encode() for each in spellings}
+                kept |= {each: dumps(each)[1:-1].encode() for each in spellings}
             self._labels, self.refused = labels, kept
             self._longest_first = tuple(sorted(labels, key=len, reverse=True))
 
     def forked(self) -> None:
         """Go on in a forked process, where other threads, which may hold the lock, are gone."""
-        self._adding = threading.Lock()
+        self._adding = Lock()
         self.when_first = None
         if self._wider is not None:
             self._wider.forked()
@@ -119,9 +119,9 @@ class Secrets:
         """Raise `PayloadRefused`, with the path, if the JSON text `encoded` contains a secret."""
         if not self.refused or not any(each in encoded for each in self.refused.values()):
             return
-        for path, part in _parts(json.loads(encoded), "$"):
+        for path, part in _parts(loads(encoded), "$"):
             # The digits of one number in another, such as a time, are no secret.
-            text = part if isinstance(part, str) else json.dumps(part)
+            text = part if isinstance(part, str) else dumps(part)
             label = self.found_in(text)
             if label is not None and (isinstance(part, str) or text in self.refused):
                 raise PayloadRefused(
@@ -192,8 +192,8 @@ def _spellings(text: str) -> list[str]:
     written = []
     lines = text.splitlines()[:MAX_LINES]
     for part in (text, text.strip(), *(line.strip() for line in lines)):
-        written += [part, repr(part)[1:-1], json.dumps(part)[1:-1]]
-        written.append(json.dumps(part, ensure_ascii=False)[1:-1])
+        written += [part, repr(part)[1:-1], dumps(part)[1:-1]]
+        written.append(dumps(part, ensure_ascii=False)[1:-1])
     written += [quote(text), quote(text, safe=""), quote_plus(text)]
     return [each for each in dict.fromkeys(written) if len(each) >= MIN_CHARS]
 

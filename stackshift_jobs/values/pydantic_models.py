@@ -7,11 +7,11 @@ and is validated as JSON: a strict model takes text for a datetime.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from functools import lru_cache
 from inspect import signature
+from json import dumps
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
 from stackshift_jobs.errors import PayloadRefused
@@ -154,12 +154,12 @@ def read_model(value: Any, model: Any) -> Any:
 
     def put_aside(secret: Any) -> Any:
         reference = secret.reference.as_json()
-        secrets[json.dumps(reference)] = secret
+        secrets[dumps(reference)] = secret
         return reference
 
     reading = _secrets.set(secrets)
     try:
-        text = json.dumps(value, default=put_aside)
+        text = dumps(value, default=put_aside)
         made = model.model_validate_json(text, **_names(model))
         if _has_hidden_parts(getattr(model, "of", model)) and (hidden := _hidden(made, "$")):
             raise PayloadRefused(
@@ -221,7 +221,7 @@ def secret_schema(of: type, why: str) -> Any:
 
     def read(value: Any) -> Any:
         if isinstance(value, dict):
-            value = (_secrets.get() or {}).get(json.dumps(value))
+            value = (_secrets.get() or {}).get(dumps(value))
         if not isinstance(value, of):
             raise PydanticCustomError("secret", "{why}", {"why": why})
         return value

@@ -6,10 +6,10 @@ object, and `$` alone for the whole payload. A path that leads nowhere in a payl
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from json import dumps
 from typing import Any, Final
 
 REDACTED: Final = "[redacted]"
@@ -83,4 +83,4 @@ def _leaves(value: Any) -> Iterator[str]:
     elif isinstance(value, str):
         yield value
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        yield json.dumps(value)
+        yield dumps(value)

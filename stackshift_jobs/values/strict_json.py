@@ -11,9 +11,11 @@ else are refused, with the path of the value.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
+from json import JSONDecoder
+from json import dumps as _write
+from json import loads as _read
 from math import isfinite
 from typing import Any, Final
 
@@ -177,7 +179,7 @@ def _refuse_surrogates(value: Any) -> None:
     """Raise `PayloadRefused` if text in `value` (plain JSON) contains a lone surrogate, which is
     not valid Unicode: `json` would write it as an escape that other programs refuse."""
     try:
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
+        _write(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError as bad:
         raise refuse(
             _surrogate_at(value, "$"), "text is not valid Unicode (a lone surrogate)"
@@ -239,7 +241,7 @@ def _no_constant(name: str) -> Any:
 _decode_short: Final = json_text.decoder(
     object_pairs_hook=_no_duplicates, parse_constant=_no_constant
 )
-_decode_long: Final = json.JSONDecoder(
+_decode_long: Final = JSONDecoder(
     object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_int=_integer
 ).decode
 """The same for a text with many digits, whose numbers are checked before they are converted, which
@@ -259,7 +261,7 @@ def _decode(raw: bytes) -> Any:
 def read_back(value: Any, text: bytes) -> Any:
     """The value that a replay will read from `text`, which `dumps` made of `value`: no tuple, int
     key or dataclass, which the replay would lose."""
-    return value if type(value) in _SCALARS else json.loads(text)
+    return value if type(value) in _SCALARS else _read(text)
 
 
 def same(a: Any, b: Any) -> bool:

@@ -6,8 +6,8 @@ leads to: a string as it is, a number or a boolean as in JSON.
 
 from __future__ import annotations
 
-import json
 import re
+from json import dumps
 from typing import Any, Final
 
 from stackshift_jobs.errors import PayloadRefused
@@ -51,8 +51,8 @@ def _value(payload: Any, path: str, key: str) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, bool | int | float):
-        return json.dumps(value)
-    raise _refused(path, key, f"is {json.dumps(value)[:40]}")
+        return dumps(value)
+    raise _refused(path, key, f"is {dumps(value)[:40]}")
 
 
 def _refused(path: str, key: str, why: str) -> PayloadRefused:

@@ -202,3 +202,27 @@ def test_reader_sees_imports_wherever_they_stand() -> None:
         ("socket", True, False),
         ("typing", False, True),
     ]
+
+
+PATCHED = ("json", "threading", "time")
+"""Modules of whose functions jobs put others in the place."""
+MAY_PATCH = (
+    f"{DAEMON}.worker.check",
+    f"{DAEMON}.worker.lease",
+    f"{DAEMON}.worker.output.thread_contexts",
+    f"{SDK}.values.json_text",
+)
+"""They put in their own, take what there is, or fall back on it."""
+
+
+def test_worker_binds_what_jobs_may_replace() -> None:
+    """`json.loads = …` in a step is the next handler's to find, and not the worker's. Clocks are
+    those of `values.clocks`: even a name that is bound to the function of `time` is replaced."""
+    folders = [(DAEMON, f"{DAEMON}.worker")]
+    folders += [(SDK, f"{SDK}.{name}") for name in ("handler", "programs", "values")]
+    found = [each for package, under in folders for each in imports(package, under)]
+    others = [each for each in found if each.module not in MAY_PATCH]
+    assert [str(each) for each in others if each.target in PATCHED] == []
+    read_clocks = [each for each in found if each.module != f"{SDK}.values.clocks"]
+    clocks = ("time.monotonic", "time.time", "time.time_ns", "time.perf_counter")
+    assert [str(each) for each in read_clocks if each.target in clocks] == []

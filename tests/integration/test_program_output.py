@@ -414,7 +414,7 @@ def test_stream_that_a_run_leaves_replaced_is_put_back(make_project: Make) -> No
 
 
 PATCHING = """
-import builtins
+import pathlib
 
 
 def refuse(*args, **kwargs):
@@ -423,7 +423,7 @@ def refuse(*args, **kwargs):
 
 @stackshift.job("patching")
 def patching(ctx):
-    builtins.open = refuse
+    pathlib.Path.mkdir = refuse
     print("never stored")
 
 

@@ -15,10 +15,10 @@ import contextlib
 import ctypes
 import os
 import sys
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import wraps
+from threading import current_thread, main_thread
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
@@ -75,7 +75,7 @@ def back(directory: str = "") -> None:
 
 def back_on_loop() -> None:
     """Return to the project if this is the thread of the loop: a coroutine has ended there."""
-    if Home.left and threading.current_thread() is threading.main_thread():
+    if Home.left and current_thread() is main_thread():
         back()
 
 

@@ -7,14 +7,13 @@ asked to stop.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Callable, Coroutine
 from datetime import datetime
 from functools import lru_cache
 from inspect import CORO_CREATED, getcoroutinestate
-from time import monotonic
+from json import loads
 from typing import Any, Final, NamedTuple
 
 from msgspec import Raw
@@ -26,11 +25,12 @@ from stackshift_jobs.handler import ops
 from stackshift_jobs.handler.cancelling import Cancellation, is_cancelling
 from stackshift_jobs.handler.clock import WALL, Clock
 from stackshift_jobs.handler.context import Facts
-from stackshift_jobs.handler.failures import Failure, is_a, parts_of
+from stackshift_jobs.handler.failures import Failure, class_name, is_a, parts_of
 from stackshift_jobs.handler.replay import Continued, Pass, Unwinding
 from stackshift_jobs.handler.steps import Limits
 from stackshift_jobs.programs.processes import ProcessGroup
 from stackshift_jobs.registry import Job
+from stackshift_jobs.values.clocks import monotonic
 from stackshift_jobs.values.durations import to_datetime
 from stackshift_jobs.values.identities import is_lock
 from stackshift_jobs.values.payload_types import convert
@@ -273,7 +273,7 @@ class Execution:
 
     def unreportable(self, bad: BaseException) -> c.Command:
         """The frame for an outcome of which no other frame can be made."""
-        message = f"the outcome of the handler could not be reported: {type(bad).__name__}"
+        message = f"the outcome of the handler could not be reported: {class_name(bad)}"
         return c.FailAttempt(self.run, self.token, Error("InternalError", message))
 
     def _left(self, reason: str, *, swallowed: bool) -> Frame | c.Command:
@@ -536,7 +536,7 @@ def answer_of(frame: CallRecorded) -> ops.Recorded:
         frame.due_us,
         frame.child,
         None if body == b"null" else body,
-        None if error == b"null" else json.loads(error),
+        None if error == b"null" else loads(error),
     )
 
 
@@ -561,8 +561,15 @@ def _forgotten(unawaited: dict[str, Coroutine[Any, Any, Any] | None]) -> ReplayE
 
 
 @lru_cache(1024)
-def _logger(job: str) -> logging.Logger:
+def _logger_of(job: str) -> logging.Logger:
     return logging.getLogger(f"stackshift.{job}")
+
+
+def _logger(job: str) -> logging.Logger:
+    """The logger of a job. `logging.config` disables all that exist already and are not named."""
+    logger = _logger_of(job)
+    logger.disabled = False
+    return logger
 
 
 def _scheduled(us: int) -> datetime | None:

@@ -16,10 +16,12 @@ import mmap
 import os
 import struct
 import time
+from functools import partial
 from typing import Final
 
 _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """Linux stops the monotonic clock while it sleeps, and macOS does not."""
+_seconds: Final = partial(time.clock_gettime, _CLOCK)
 _END: Final = struct.Struct("d")
 
 
@@ -32,13 +34,13 @@ class Lease:
 
     def renew(self, seconds: float) -> None:
         """Let it last for `seconds` from now."""
-        _END.pack_into(self._memory, 0, time.clock_gettime(_CLOCK) + seconds)
+        _END.pack_into(self._memory, 0, _seconds() + seconds)
 
     @property
     def is_over(self) -> bool:
         """May nothing be begun any more?"""
         [end] = _END.unpack_from(self._memory)
-        return time.clock_gettime(_CLOCK) > float(end)
+        return _seconds() > float(end)
 
     def require(self) -> None:
         """End the process at once if it is over."""

@@ -13,8 +13,8 @@ import asyncio
 import contextlib
 import select
 import socket
-import threading
 from collections.abc import Callable
+from threading import Lock
 from typing import Final
 
 import msgspec
@@ -45,9 +45,9 @@ class Pipe:
         self._on_closed = on_closed
         self._rest = b""
         self._gathered: list[bytes] = []
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._handed: list[bytes] = []
-        self._handing = threading.Lock()
+        self._handing = Lock()
         self._writable = select.poll()
         self._writable.register(sock.fileno(), select.POLLOUT)
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -13,11 +13,10 @@ import os
 import signal
 import socket
 import sys
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from threading import Event, Thread, local
 from typing import Any, Final, NamedTuple
 
 from stackshift_jobs.handler.failures import Failure
@@ -26,11 +25,19 @@ from stackshift_jobs.handler.steps import Limits
 from stackshift_jobs.programs import inheritance
 from stackshift_jobs.programs.processes import ProcessGroup
 from stackshift_jobs.registry import Job, registry
+from stackshift_jobs.values.clocks import monotonic
 from stackshift_jobs.values.identities import is_step, step_name
 from stackshift_jobs.values.secrets import PROCESS
 from stackshiftd.core import commands as c
 from stackshiftd.core.records import Error
-from stackshiftd.worker import code_files, directory, loader, process_copy, step_functions
+from stackshiftd.worker import (
+    code_files,
+    directory,
+    loader,
+    process_copy,
+    process_state,
+    step_functions,
+)
 from stackshiftd.worker.event_loop import new_loop
 from stackshiftd.worker.exec_job import EXEC
 from stackshiftd.worker.execution import (
@@ -119,7 +126,7 @@ class Worker:
         self._outputs = outputs
         self.pipes = ProgramPipes()
         self.step_calls = StepCalls()
-        self._over = threading.Event()
+        self._over = Event()
         """Set to stop the heartbeat."""
         self._pipe = Pipe(sock, self._on_line, self._gone)
         self._hello: Hello
@@ -148,7 +155,7 @@ class Worker:
 
         No event loop exists yet: modules are imported as in any program, and may run loops.
         """
-        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+        Thread(target=self._beat, name="heartbeat", daemon=True).start()
         line = self._pipe.first_line()
         if line is None:
             return False
@@ -267,6 +274,7 @@ class Worker:
             self._lease.require()
         if not self._executions:
             streams.put_back()
+            process_state.put_back()
         self._orders += 1
         recalled = self._recalled.pop(order.run, [])
         earlier = self._earlier.pop(order.run, [])
@@ -397,7 +405,7 @@ class Worker:
         """
         beaten = 0.0
         while not self._over.is_set():
-            now = time.monotonic()
+            now = monotonic()
             if now - beaten >= self._beat_seconds:
                 self._pipe.send(Beat(self._orders, self._known(), self._step_beats(now)))
                 beaten = now
@@ -510,7 +518,7 @@ def _disregard_signals() -> None:
     reset here.
     """
     disregarded = (signal.SIGINT, signal.SIGTERM)
-    masks = threading.local()
+    masks = local()
 
     # Held back while a thread forks, or a signal that comes before the reset would be lost.
     def hold_back() -> None:

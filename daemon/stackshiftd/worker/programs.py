@@ -12,8 +12,8 @@ end the program if this process dies. Invariants:
 from __future__ import annotations
 
 import secrets
-import threading
 from collections.abc import Callable
+from threading import Condition
 from typing import NamedTuple
 
 from stackshift_jobs.handler.current_step import current_try
@@ -51,7 +51,7 @@ class Programs:
         self._execution = execution
         self._log = log
         self._report = report
-        self._guard = threading.Condition()
+        self._guard = Condition()
         self._stops: dict[Stop, _Writer] = {}
         self._reason: BaseException | None = None
         self._when_gone: Callable[[], object] | None = None

@@ -15,11 +15,11 @@ Laws:
 from __future__ import annotations
 
 import asyncio
-import json
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextvars import Context
+from json import loads
+from threading import Event, Thread, current_thread
 from typing import Any, Final, NamedTuple
 
 from stackshift_jobs.handler import ops
@@ -111,9 +111,7 @@ def rehearse(
     """
     made = (_Looped if job.is_async else _Threaded)(job, execute, recalls)
     made.secret_terms = secret_terms
-    thread = threading.Thread(
-        target=Context().run, args=(made.play,), name="rehearsal", daemon=True
-    )
+    thread = Thread(target=Context().run, args=(made.play,), name="rehearsal", daemon=True)
     thread.start()
     in_time = made.ended.wait(seconds)
     if not in_time:
@@ -177,7 +175,7 @@ class _Rehearsed(ABC):
         self.given_up: list[str] = []
         self.record = _Record({})
         self.last: Frame | c.Command | None = None
-        self.ended = threading.Event()
+        self.ended = Event()
         self.execution: Execution | None = None
         self.secret_terms: SecretTerms | None = None
 
@@ -210,7 +208,7 @@ class _Rehearsed(ABC):
                 asked = Asked(op.step, "child")
             case ops.Ask():
                 kind = _METHODS.get(op.method, "value")
-                asked = Asked(op.step or json.loads(op.params)["lock"], kind)
+                asked = Asked(op.step or loads(op.params)["lock"], kind)
             case ops.RecordResult() | ops.RecordFailure():
                 raise AssertionError(f"{op.step}: no function runs in a rehearsal")
         self.asked.append(asked)
@@ -353,7 +351,7 @@ class _NotingThreadPort(ThreadPort):
     def __init__(self, execution: ThreadedExecution, rehearsed: _Threaded) -> None:
         self._execution = execution
         self._rehearsed = rehearsed
-        self._main = threading.current_thread()
+        self._main = current_thread()
         self.main_is_unwound = False
 
     def tell(self, op: ops.Tell) -> ops.Recorded:
@@ -367,7 +365,7 @@ class _NotingThreadPort(ThreadPort):
         cancellation = self._execution.pass_.cancellation
         if cancellation is None or cancellation.is_told:
             return
-        cancellation.is_told = threading.current_thread() is self._main
+        cancellation.is_told = current_thread() is self._main
         raise Cancelling
 
     def perform(self, op: ops.Perform) -> Any:
@@ -387,7 +385,7 @@ class _NotingThreadPort(ThreadPort):
 
     def _unwound(self, note: Callable[[], None]) -> Unwinding:
         self._execution.refuse_unwinding()
-        on_main = threading.current_thread() is self._main
+        on_main = current_thread() is self._main
         if not (on_main and self.main_is_unwound):
             note()
         self.main_is_unwound = self.main_is_unwound or on_main

@@ -8,13 +8,13 @@ file system says is believed of the file that was opened, not of its name.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from itertools import islice
+from json import loads
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -50,7 +50,7 @@ class SecretTerms(NamedTuple):
 def read_payload(text: bytes, terms: SecretTerms, known: Secrets) -> Any:
     """The value of a payload, with a `Secret` in the place of each reference; `known` gets what
     output must not show. Raises `SecretUnavailable`."""
-    value = json.loads(text)  # The daemon has already checked it strictly.
+    value = loads(text)  # The daemon has already checked it strictly.
     if terms.redact:
         known.hide(islice(_hidden(value, terms.redact), MAX_HIDDEN), REDACTED)
     if _MAY_NAME.search(text) is None:

@@ -8,13 +8,13 @@ heard only with the token of a try that is going on; one that says nothing is le
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import secrets
 import shutil
 import socket
-import threading
+from json import dumps
 from pathlib import Path
+from threading import Lock, Thread
 from typing import Any, Final
 
 from stackshift_jobs.errors import StackshiftError, Usage
@@ -44,7 +44,7 @@ class StepCalls:
     def __init__(self) -> None:
         self._tries: dict[str, StepTry] = {}
         """Token → the try whose program has it."""
-        self._guard = threading.Lock()
+        self._guard = Lock()
         self._folder: Path | None = None
         self._socket: socket.socket | None = None
 
@@ -88,9 +88,7 @@ class StepCalls:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         self._folder, self._socket = folder, listening
-        threading.Thread(
-            target=self._serve, args=(listening,), name="step-calls", daemon=True
-        ).start()
+        Thread(target=self._serve, args=(listening,), name="step-calls", daemon=True).start()
         return folder
 
     # --- On the thread ---------------------------------------------------------------------
@@ -103,9 +101,7 @@ class StepCalls:
                 if self._socket is not listening:
                     return
                 continue
-            threading.Thread(
-                target=self._attend, args=(connection,), name="step-call", daemon=True
-            ).start()
+            Thread(target=self._attend, args=(connection,), name="step-call", daemon=True).start()
 
     def _attend(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
@@ -124,7 +120,7 @@ class StepCalls:
             answer = {"error": refused.as_json()}
         except BaseException:  # What ends the function: the try is over, or about to be.
             return
-        connection.sendall(json.dumps(answer).encode() + b"\n")
+        connection.sendall(dumps(answer).encode() + b"\n")
 
 
 def _answer(begun: StepTry, call: Json) -> Json:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import dis
 import inspect
-import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
 from functools import lru_cache, wraps
@@ -26,6 +25,7 @@ from stackshift_jobs.handler.failures import Escaped, is_a
 from stackshift_jobs.handler.replay import Unwinding
 from stackshift_jobs.handler.scope import current_step
 from stackshift_jobs.programs.supervisor import current_supervisor
+from stackshift_jobs.values.clocks import monotonic
 from stackshift_jobs.values.durations import short_ms
 from stackshiftd.worker.directory import StepThreads
 from stackshiftd.worker.frames import Stuck
@@ -209,7 +209,7 @@ class StepFunctions:
         def work() -> None:
             running.execution.began(op)
             begun.begin()
-            began.append(time.monotonic())
+            began.append(monotonic())
             if op.timeout_ms is not None:
                 loop.call_soon_threadsafe(self._limit, running)
             value, error = None, None
@@ -225,7 +225,7 @@ class StepFunctions:
             if error is None and inspect.isawaitable(value):
                 seconds = _seconds(op)
                 if seconds is not None:
-                    seconds = max(0.0, seconds - (time.monotonic() - began[0]))
+                    seconds = max(0.0, seconds - (monotonic() - began[0]))
                 at_once = self._await(running, context, value, seconds)
                 if at_once is not None:
                     running.execution.performed(running.call, *at_once)

@@ -9,12 +9,11 @@ acknowledged is never taken back. All of it may be called on any thread.
 from __future__ import annotations
 
 import itertools
-import json
 import os
-import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
-from time import monotonic
+from json import loads
+from threading import Lock
 from typing import Any, Final, Protocol
 
 from msgspec import Raw
@@ -23,6 +22,7 @@ from stackshift_jobs.errors import HeartbeatTimeout, Usage, from_json
 from stackshift_jobs.handler import ops
 from stackshift_jobs.handler.current_step import Checkpoint
 from stackshift_jobs.handler.steps import Limits
+from stackshift_jobs.values.clocks import monotonic
 from stackshift_jobs.values.durations import format_ms
 from stackshiftd.core import commands as c
 from stackshiftd.worker.frames import CallRecorded, StepBeat
@@ -72,7 +72,7 @@ class _Checkpoints:
     __slots__ = ("answers", "credit", "guard", "pending", "since")
 
     def __init__(self, now: float) -> None:
-        self.guard = threading.Lock()
+        self.guard = Lock()
         self.answers: dict[int, Future[None]] = {}
         self.pending: bytes | None = None
         self.credit = BURST_SECONDS
@@ -135,7 +135,7 @@ class StepTry:
     def last(self) -> Any:
         """See `StepTry.last`."""
         text = self._owner.checkpoints.get(self.op.step)
-        return json.loads(text) if text is not None else None
+        return loads(text) if text is not None else None
 
     # --- For the function ------------------------------------------------------------------
 
@@ -210,7 +210,7 @@ class StepTry:
         waiting = self._answer_to(call)
         if waiting is None or not waiting.set_running_or_notify_cancel():
             return
-        error = json.loads(bytes(answer.error))
+        error = loads(bytes(answer.error))
         if error is None:
             waiting.set_result(None)
         else:
@@ -294,7 +294,7 @@ class StepTry:
         owner.send(c.CheckpointStep(owner.run, owner.token, call, op.step, Raw(text), op.tried))
 
 
-_FIRST: Final = threading.Lock()
+_FIRST: Final = Lock()
 """Held while a try makes room for its first checkpoint."""
 _PROCESS: Final = os.getpid()
 """The worker: what it forks shares its pipe to the daemon, and must not write there."""

@@ -11,10 +11,10 @@ import contextlib
 import inspect
 import itertools
 import sys
-import threading
 from collections.abc import Callable
 from contextvars import Context
 from queue import SimpleQueue
+from threading import Event, Lock, Thread, current_thread
 from typing import Any, Final
 
 from stackshift_jobs.errors import ReplayError, Usage
@@ -54,7 +54,7 @@ class Waiter:
     __slots__ = ("answer", "lock")
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = Lock()
         self.lock.acquire()
         self.answer: CallRecorded | None = None
 
@@ -76,11 +76,11 @@ class ThreadedExecution(Execution):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.waiters: dict[int, Waiter] = {}
-        self.parked: dict[str, threading.Event] = {}
+        self.parked: dict[str, Event] = {}
         self.overdue_calls: dict[str, Waiter] = {}
-        self.guard = threading.Lock()
+        self.guard = Lock()
         self.is_abandoned = False
-        self.thread: threading.Thread | None = None
+        self.thread: Thread | None = None
         self.over = False
         """Has the handler ended? Threads that it has left behind can call nothing any more."""
 
@@ -255,7 +255,7 @@ class ThreadPort:
         cancellation = execution.pass_.cancellation
         if cancellation is None or cancellation.is_told:
             return
-        if threading.current_thread() is not execution.thread:
+        if current_thread() is not execution.thread:
             raise Cancelling
         if not cancellation.raised_seq and self.tell(ops.RaiseCancel(step)).body is not None:
             with execution.guard:
@@ -285,7 +285,7 @@ class ThreadPort:
         if not any(map(execution.has_ended, parks)):
             self._only_replays(*(op.step for op in parks))
         self._raise_at(parks)
-        event = threading.Event()
+        event = Event()
         with execution.guard:
             self._execution.refuse_unwinding()
             for op in parks:
@@ -418,7 +418,7 @@ class Threads:
         self._started = 0
         self.active = 0
         """The number of handlers that are running."""
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def submit(self, execution: ThreadedExecution, port: ThreadPort, pipe: Pipe) -> None:
         """Call the handler on a thread; its final frame is sent when it has returned or raised.
@@ -428,9 +428,7 @@ class Threads:
                 self._idle -= 1
             else:
                 # Daemon threads: no handler can keep the process alive when the daemon ends it.
-                threading.Thread(
-                    target=self._serve, name=f"handler-{self._started + 1}", daemon=True
-                ).start()
+                Thread(target=self._serve, name=f"handler-{self._started + 1}", daemon=True).start()
                 self._started += 1
             self.active += 1
         self._work.put(lambda: self._call(execution, port, pipe))
@@ -464,10 +462,10 @@ class Threads:
             execution.log.close()
             self._on_end(execution)
             pipe.send(execution.returned(None))
-        threading.Event().wait()
+        Event().wait()
 
     def _call(self, execution: ThreadedExecution, port: ThreadPort, pipe: Pipe) -> None:
-        execution.thread = threading.current_thread()
+        execution.thread = current_thread()
         current_log.set(execution.log)
         current_secrets.set(execution.pass_.secrets)
         current_supervisor.set(execution.programs)  # for the script of a shell job

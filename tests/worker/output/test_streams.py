@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 
 import pytest
 
@@ -63,7 +62,7 @@ def test_what_is_dropped_is_not_taken_apart(
         return line
 
     monkeypatch.setattr(streams, "_masked", masked)
-    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(streams, "monotonic", lambda: now)
     own = OwnLog(writing)
     own.write("stdout", b"y" * MAX_LINE + b"\n")
     for _ in range(MAX_OWN_BYTES // (MAX_LINE + 1)):

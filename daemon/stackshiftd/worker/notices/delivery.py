@@ -7,7 +7,7 @@ Each try of one message carries the same key, by which a receiver can tell that 
 
 from __future__ import annotations
 
-import json
+from json import dumps
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -90,7 +90,7 @@ def _slack(message: Message, to: str) -> Answer:
     body = {"text": f"{_escaped(first)}\n```{_escaped(rest.strip())[:MOST_SLACK]}```"}
     return post(
         _address(to) + parts.path,
-        json.dumps(body).encode(),
+        dumps(body).encode(),
         {"Content-Type": "application/json", "Idempotency-Key": message.key},
         SECONDS,
     )
@@ -104,7 +104,7 @@ def _web(message: Message, to: str, token: str | None) -> Answer:
 
 
 def _json(message: Message) -> bytes:
-    return json.dumps(
+    return dumps(
         {"id": message.key, "subject": message.subject, "text": message.text, **message.fields}
     ).encode()
 

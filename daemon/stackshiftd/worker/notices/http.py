@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
+from threading import Event, Semaphore, Thread
 from typing import Any, Final, NamedTuple
 
 MOST_LEFT: Final = 16
@@ -39,7 +39,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-_left: Final = threading.Semaphore(MOST_LEFT)
+_left: Final = Semaphore(MOST_LEFT)
 
 
 def post(url: str, body: bytes, headers: Mapping[str, str], seconds: float) -> Answer:
@@ -49,7 +49,7 @@ def post(url: str, body: bytes, headers: Mapping[str, str], seconds: float) -> A
     `TooManyRequests`, and `OSError` if the server cannot be reached.
     """
     outcome: list[Answer | OSError] = []
-    done = threading.Event()
+    done = Event()
 
     def end(answer: Answer | OSError) -> None:
         outcome.append(answer)
@@ -110,7 +110,7 @@ def begin(
             _left.release()
         end(answer)
 
-    threading.Thread(target=run, name="http", daemon=True).start()
+    Thread(target=run, name="http", daemon=True).start()
 
 
 def _post(url: str, body: bytes, headers: Mapping[str, str], seconds: float) -> Answer:

@@ -7,9 +7,9 @@ says so; what all attempts have printed is bounded by `log_lines`.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections import Counter
 from functools import cached_property
+from json import dumps, loads
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -60,7 +60,7 @@ class LogFile:
             self._look()
         if self.is_full:
             return
-        written = json.dumps(line) + "\n"
+        written = dumps(line) + "\n"
         if self._forked:  # Its processes share the bound, and only the file knows all of them.
             with contextlib.suppress(FileNotFoundError):
                 self._size = self._path.stat().st_size - self._others
@@ -70,7 +70,7 @@ class LogFile:
             line["message"] = f"… {most}: the rest is dropped"
             line["level"] = "WARNING"
             line["cut"] = True
-            written = json.dumps(line) + "\n"
+            written = dumps(line) + "\n"
         if self._closed:
             with open_log(self._path) as file:
                 file.write(written)
@@ -99,7 +99,7 @@ class LogFile:
         raws = self._path.read_text(encoding="utf-8").split("\n")[:-1]
         for raw in raws:
             try:
-                line = json.loads(raw)
+                line = loads(raw)
             except ValueError:
                 continue  # Half a line, from a worker that was killed.
             if line["attempt"] != self._attempt:

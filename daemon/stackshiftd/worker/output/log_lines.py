@@ -10,12 +10,12 @@ one `ended`. One of which some is missing, or after which lines are, has `cut`.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import time
+from json import dumps
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TextIO
 
+from stackshift_jobs.values.clocks import time_ns
 from stackshift_jobs.values.durations import rfc3339
 from stackshift_jobs.values.text import readable
 
@@ -54,7 +54,7 @@ def line_json(
     """A line of a log's file, as of now. `pos` is the caller's to set, if the line is one that a
     later pass prints again."""
     return {
-        "at": rfc3339(time.time_ns() // 1000),
+        "at": rfc3339(time_ns() // 1000),
         "attempt": attempt,
         "step": step,
         "stream": stream,
@@ -70,7 +70,7 @@ def append_last_words(path: Path, attempt: int, stream: str, data: bytes) -> Non
     with contextlib.suppress(OSError), open_log(path) as file:
         for text in lines:
             marked = NO_TEXT.longer(text).marked()
-            file.write(json.dumps(line_json(attempt, None, stream, marked)) + "\n")
+            file.write(dumps(line_json(attempt, None, stream, marked)) + "\n")
 
 
 def drop_oldest(path: Path, raws: list[str]) -> None:
@@ -86,15 +86,19 @@ def drop_oldest(path: Path, raws: list[str]) -> None:
     beside = path.with_name(f"{path.name}.tmp")
     beside.unlink(missing_ok=True)
     with open_log(beside) as file:
-        file.write("\n" * (at - 1) + json.dumps(note) + "\n")
+        file.write("\n" * (at - 1) + dumps(note) + "\n")
         file.writelines(f"{raw}\n" for raw in raws[at:])
     beside.replace(path)
+
+
+_open: Final = open
+"""That of Python, whatever a job makes of it."""
 
 
 def open_log(path: Path) -> TextIO:
     """The log `path`, to append to: private, created with its folder. Raises `OSError`."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return open(path, "a", encoding="utf-8", opener=_private)
+    return _open(path, "a", encoding="utf-8", opener=_private)
 
 
 def _private(path: str, flags: int) -> int:

@@ -18,9 +18,9 @@ import select
 import selectors
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from functools import partial, wraps
+from threading import RLock, Thread
 from typing import Any, Final, Protocol
 
 from stackshift_jobs.handler.scope import current_step
@@ -51,7 +51,7 @@ class OutputPipe:
         self.fd = fd
         self.over = False
         self._sink = sink
-        self._lock = threading.RLock()
+        self._lock = RLock()
         os.set_blocking(fd, False)
 
     def catch_up(self) -> None:
@@ -121,7 +121,7 @@ class ProgramPipes:
         self._shared = _SharedPipes(pipes)
         for pipe in pipes:
             self._selector.register(pipe.fd, selectors.EVENT_READ, (pipe, None))
-        threading.Thread(target=self._read, name="program-output", daemon=True).start()
+        Thread(target=self._read, name="program-output", daemon=True).start()
 
     def watch(self, log: RunLog) -> None:
         """Have `log` read the shared pipes before it stores what is printed later."""

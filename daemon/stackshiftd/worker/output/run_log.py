@@ -18,11 +18,11 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import threading
 from codecs import getincrementaldecoder
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from threading import RLock, get_ident
 from typing import Any, Final, Protocol
 
 from stackshift_jobs.handler.replay import Pass
@@ -73,7 +73,7 @@ class _Writer:
 
 
 def _printing(stream: str) -> _Key:
-    return (stream, current_step.get(), -threading.get_ident())
+    return (stream, current_step.get(), -get_ident())
 
 
 class LogStore(Protocol):
@@ -107,7 +107,7 @@ class RunLog:
         self._token = str(token)
         self._pass = pass_
         # Reentrant, here and below: an object that is collected meanwhile may print.
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._lines = 0
         self._writers: dict[_Key, _Writer] = {}
         self.is_script = False
@@ -184,7 +184,7 @@ class RunLog:
     def forked(self) -> None:
         """Go on in a forked process, where other threads, which may hold the lock, are gone, and
         whose parent reads the sources and ends the lines that it has begun."""
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self.shared = None
         self.sources = []
         self._writers = {}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
+from json import dumps
 from typing import Any, Final
 
 import msgspec
@@ -46,7 +46,7 @@ class SentLog:
             return
         if self.is_full:
             return
-        text = json.dumps(line).encode()
+        text = dumps(line).encode()
         self._size += len(text)
         self._send(Printed(self._run, self._token, msgspec.Raw(text)))
 

@@ -13,10 +13,10 @@ import io
 import logging
 import os
 import sys
-import threading
-import time
+from threading import RLock
 from typing import Any, Final
 
+from stackshift_jobs.values.clocks import monotonic
 from stackshift_jobs.values.secrets import PROCESS, SHARED, current_secrets
 from stackshiftd.worker.output.log_lines import MAX_LINE
 from stackshiftd.worker.output.run_log import current_log
@@ -32,7 +32,7 @@ class OwnLog:
     def __init__(self, fd: int, label: str = "") -> None:
         self._fd = fd
         self._label = label.encode()
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._rests: dict[str, bytes] = {}
         self._cut: set[str] = set()
         """Streams of which the line that has begun is dropped, up to its end."""
@@ -72,16 +72,16 @@ class OwnLog:
 
     def forked(self) -> None:
         """Go on in a forked process, where other threads, which may hold the lock, are gone."""
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._rests = {}
         self._cut = set()
 
     def _is_full(self) -> bool:
-        return self._left < 0 and time.monotonic() - self._since < OWN_SECONDS
+        return self._left < 0 and monotonic() - self._since < OWN_SECONDS
 
     def _put(self, lines: list[bytes]) -> None:
         text = b"".join(self._label + line[:MAX_LINE] + b"\n" for line in lines)
-        now = time.monotonic()
+        now = monotonic()
         if now - self._since >= OWN_SECONDS:
             self._since, self._left = now, MAX_OWN_BYTES
         if len(text) > self._left:

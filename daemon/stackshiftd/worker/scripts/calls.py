@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import array
 import contextlib
-import json
 import os
 import socket
 from collections.abc import Callable
+from json import dumps, loads
 from typing import Any, Final, cast
 
 from stackshift_jobs.calls.runs import StartOptions
@@ -107,7 +107,7 @@ class Calls:
                     return
                 answer = self._answer(call, descriptors)
                 with contextlib.suppress(OSError):  # It is gone; what it asked for is done.
-                    connection.sendall(json.dumps(answer).encode() + b"\n")
+                    connection.sendall(dumps(answer).encode() + b"\n")
             finally:
                 for descriptor in descriptors:
                     os.close(descriptor)
@@ -291,7 +291,7 @@ def _received(connection: socket.socket, descriptors: list[int]) -> Json | None:
             data += part
             if not part or len(data) > MAX_CALL_BYTES:
                 return None
-        call = json.loads(data)
+        call = loads(data)
     except (OSError, ValueError):
         return None
     return call if isinstance(call, dict) else None

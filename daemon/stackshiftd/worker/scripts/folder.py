@@ -15,7 +15,6 @@ and changes nothing but files that nobody reads.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import secrets
@@ -25,6 +24,7 @@ import socket
 import sys
 import tempfile
 from contextlib import suppress
+from json import dump, dumps, loads
 from pathlib import Path
 from typing import Any, Final
 
@@ -88,7 +88,7 @@ class Folder:
         path = self.path / "payload.json"
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(fd, "w", encoding="utf-8") as file:
-            json.dump(payload, file, default=_revealed)
+            dump(payload, file, default=_revealed)
             file.write("\n")
         return path
 
@@ -98,7 +98,7 @@ class Folder:
             named = _PLAIN.fullmatch(key)
             if named is None or known.kind != "run" or known.phase != "completed":
                 continue
-            stdout = stdout_of(json.loads(known.body or b"null"))
+            stdout = stdout_of(loads(known.body or b"null"))
             if "\0" in stdout:  # No shell can print that.
                 continue
             printed = f"printf %s {shlex.quote(stdout)}" if stdout else ":"
@@ -145,7 +145,7 @@ def stdout_of(result: Any) -> str:
     """What a step with this result has printed. The result may be one that a person has set."""
     if isinstance(result, dict) and isinstance(result.get("stdout"), str):
         return str(result["stdout"])
-    return result if isinstance(result, str) else json.dumps(result) + "\n"
+    return result if isinstance(result, str) else dumps(result) + "\n"
 
 
 def remove_all(data_dir: Path) -> None:
