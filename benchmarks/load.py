@@ -11,15 +11,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import psutil
 
 decode = msgspec.json.decode
+NO_MORE: Final[Mapping[str, str]] = {}
 
 JOBS = """
 import asyncio
@@ -90,7 +91,8 @@ class Project:
         )
         self.daemon: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, variables: Mapping[str, str] = NO_MORE) -> None:
+        """Start the daemon, with these environment variables too; returns when it is ready."""
         read, write = os.pipe()
         self.daemon = subprocess.Popen(
             [
@@ -104,6 +106,7 @@ class Project:
                 str(write),
             ],
             pass_fds=(write,),
+            env={**os.environ, **variables},
             stderr=(self.root / "daemon.log").open("a"),
         )
         os.close(write)
@@ -233,9 +236,10 @@ def blocking_latencies(path: str, job: str, runs: int) -> list[float]:
 
 
 @contextmanager
-def running(project: Project) -> Iterator[Project]:
-    """The project with a daemon, which is stopped in the end."""
-    project.start()
+def running(project: Project, variables: Mapping[str, str] = NO_MORE) -> Iterator[Project]:
+    """The project with a daemon that has these environment variables too, which is stopped in the
+    end."""
+    project.start(variables)
     try:
         yield project
     finally:
