@@ -120,7 +120,7 @@ def freeze_pod(pair: Pair) -> None:
     stuck = pair.pod
     with standing_still(stuck.processes()):
         pair.add_pod(stuck.root)
-        wait_until(lambda: not stuck.serves(pair.leader), f"{stuck.name} to be given up")
+        wait_until(lambda: stuck.serves(pair.leader) is False, f"{stuck.name} to be given up")
     stuck.leave()
 
 

@@ -179,10 +179,12 @@ class Pod:
                 stderr=log,
             )
 
-    def serves(self, leader: Project) -> bool:
-        """Has the leader workers of it?"""
-        hosts = leader.call("daemon.status")["hosts"]
-        return any(each["name"] == self.name and each["workers"] for each in hosts)
+    def serves(self, leader: Project) -> bool | None:
+        """Has the leader workers of it? None if it cannot say."""
+        with suppress(DaemonUnavailable, DatabaseUnavailable, Fenced):
+            hosts = leader.call("daemon.status")["hosts"]
+            return any(each["name"] == self.name and each["workers"] for each in hosts)
+        return None
 
     def processes(self) -> list[psutil.Process]:
         """All of the machine."""
