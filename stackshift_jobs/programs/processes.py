@@ -7,17 +7,20 @@ waited for count as ended. Those of other users are left out: they cannot be sig
 
 On Linux this is read from `/proc`. Elsewhere `ps` knows groups and starts, and no marks are seen.
 Raises `OSError` where the system does not answer, as with too many open files.
+
+It loads little, since a warden, of which each daemon has one all the time, is made of this.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
-from collections.abc import Iterator, Mapping
 from functools import cache
-from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
 WORKER_VARIABLE: Final = "STACKSHIFT_WORKER"
 """Marks a worker and all that is started in it: `PROJECT/DAEMON/WORKER`, see `project_mark`."""
@@ -30,7 +33,6 @@ NOT_INHERITED: Final = (*MARKS, "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"
 """Variables about one process, which what it starts must not take for its own: the marks, and those
 by which a service manager is reported to."""
 _ENDED: Final = "ZX"
-_PROC: Final = Path("/proc")
 _UNSEEN: Final = (FileNotFoundError, ProcessLookupError, PermissionError)
 """It has ended, or is not ours. Any other error is raised: what was not seen must not count as
 gone."""
@@ -131,14 +133,14 @@ def marked(mark: Mark, spared: Mark | None = None) -> set[int]:
 
 
 def _pids() -> Iterator[int]:
-    return (int(path.name) for path in _PROC.iterdir() if path.name.isdigit())
+    return (int(name) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208
 
 
 def _stat(pid: int) -> list[str] | None:
     """The fields of `/proc/PID/stat` from the third, the status, on. (The second, the name, may
     contain anything.)"""
     try:
-        return (_PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
+        return _read(f"/proc/{pid}/stat").rpartition(b")")[2].decode().split()
     except _UNSEEN:
         return None
 
@@ -146,7 +148,7 @@ def _stat(pid: int) -> list[str] | None:
 def _environment(pid: int) -> bytes:
     """The environment as the process was started with it; empty if it has ended or is not ours."""
     try:
-        return (_PROC / str(pid) / "environ").read_bytes()
+        return _read(f"/proc/{pid}/environ")
     except _UNSEEN:
         return b""
 
@@ -164,15 +166,23 @@ def boot() -> str:
     """Identifies this boot of the machine: ticks count from its beginning. Empty if nothing tells
     it."""
     if ON_LINUX:
-        return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
-    asked = ["sysctl", "-n", "kern.bootsessionuuid"]
+        return _read("/proc/sys/kernel/random/boot_id").decode().strip()
     try:
-        done = subprocess.run(asked, capture_output=True, text=True, check=False)
+        return _printed("sysctl", "-n", "kern.bootsessionuuid").strip()
     except OSError:
         return ""
-    return done.stdout.strip()
+
+
+def _read(file: str) -> bytes:
+    with open(file, "rb") as text:  # noqa: PTH123 - without pathlib
+        return text.read()
 
 
 def _ps(*arguments: str) -> list[str]:
-    done = subprocess.run(["ps", *arguments], capture_output=True, text=True, check=False)
-    return [line.strip() for line in done.stdout.splitlines() if line.strip()]
+    return [row for line in _printed("ps", *arguments).splitlines() if (row := line.strip())]
+
+
+def _printed(*command: str) -> str:
+    import subprocess  # Where there is a `/proc`, nothing is asked so.
+
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout

@@ -18,11 +18,13 @@ import contextlib
 import fcntl
 import signal
 import sys
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from stackshift_jobs.programs.ending import Remains, end
 from stackshift_jobs.programs.processes import Mark
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 LEAVE: Final = b"leave"
 """What an owner writes that leaves its processes running."""
@@ -35,13 +37,14 @@ def command(mark: Mark, grace_seconds: float, lock_file: Path | None = None) -> 
     return [*warden, mark.variable, mark.value, str(grace_seconds), *lock]
 
 
-def main(mark: Mark, grace_seconds: float, lock_file: Path | None) -> None:
+def main(mark: Mark, grace_seconds: float, lock_file: str) -> None:
     """Wait until the owner is gone, then end all whose mark begins with that of `mark`."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     with contextlib.ExitStack() as stack:
-        if lock_file is not None:
-            fcntl.flock(stack.enter_context(lock_file.open()), fcntl.LOCK_EX)
+        if lock_file:
+            lock = stack.enter_context(open(lock_file))  # noqa: PTH123 - without pathlib
+            fcntl.flock(lock, fcntl.LOCK_EX)
         if sys.stdin.buffer.read() == LEAVE:
             return
         left = end(Remains(mark=mark), grace_seconds)
@@ -53,5 +56,5 @@ if __name__ == "__main__":
     main(
         Mark(sys.argv[1], sys.argv[2], is_prefix=True),
         float(sys.argv[3]),
-        Path(sys.argv[4]) if len(sys.argv) > 4 else None,
+        sys.argv[4] if len(sys.argv) > 4 else "",
     )
