@@ -13,7 +13,7 @@ attributes that their values have.
 | enum | its value |
 | `datetime`, `date`, `time` | RFC 3339 text |
 | `timedelta` | number of seconds |
-| `UUID`, `Decimal` | text |
+| `UUID`, `Decimal`, path of `pathlib` | text |
 | numpy scalar | number or boolean |
 
 A `Secret` has no form; in the payload of a run it is the reference that it came from.
@@ -29,6 +29,7 @@ from decimal import Decimal
 from enum import Enum
 from json import dumps
 from os import PathLike
+from pathlib import PurePath
 from typing import Any, Final
 from uuid import UUID
 
@@ -68,7 +69,7 @@ def json_form(value: Any) -> Any:
         return value.isoformat()
     if isinstance(value, timedelta):
         return value.total_seconds()
-    if isinstance(value, UUID | Decimal):
+    if isinstance(value, UUID | Decimal | PurePath):
         return str(value)
     if isinstance(value, Secret):
         raise NoJsonForm(_what_secret(value))
@@ -85,7 +86,7 @@ def payload_form(value: Any) -> Any:
 
 def json_key(key: Any) -> str:
     """The text of a key of an object: as `json` writes it, True is `true` and 1 is `1`. Raises
-    `NoJsonForm` for what is neither text, an integer, a boolean nor None."""
+    `NoJsonForm` for what is neither text, an integer, a boolean, None, nor written as text."""
     if isinstance(key, Enum):
         return json_key(key.value)
     if isinstance(key, str):
@@ -96,6 +97,8 @@ def json_key(key: Any) -> str:
         return str(int(key))
     if _is_numpy_scalar(key) and not isinstance(key.item(), float):
         return json_key(key.item())
+    if isinstance(key, date | time | UUID | Decimal | PurePath):
+        return str(json_form(key))
     raise NoJsonForm(f"key {key!r} is a {type(key).__name__}, not text")
 
 

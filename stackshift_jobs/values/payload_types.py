@@ -4,9 +4,10 @@ What `encoding` has written is read back as its type, at any depth: dataclasses,
 NamedTuples, msgspec structs, pydantic models, enums, times, and the built-in types.
 
 msgspec does the work. Every worker has it, because the daemon depends on it; it is imported when
-first needed, so that the SDK itself depends on nothing. Three things are added to it. A number of
+first needed, so that the SDK itself depends on nothing. Some things are added to it. A number of
 seconds becomes a `timedelta`, which msgspec reads from text only. A part that is a pydantic model
-is read by the model. A `Secret` stays what it is, and is read from nothing else.
+is read by the model, and a path is made of its text. A `Secret` stays what it is, and is read from
+nothing else.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import lru_cache
+from pathlib import PurePath
 from typing import Any, Final
 
 from stackshift_jobs.errors import PayloadRefused, Usage
@@ -85,6 +87,8 @@ def _schema_by_msgspec(of: Any, described: _Msgspec) -> dict[str, Any]:
             return {"$comment": "anything"}  # msgspec takes an empty schema for a missing one.
         if custom is Secret:
             return dict(REFERENCE_SCHEMA)
+        if _is_path(custom):
+            return {"type": "string"}
         # The name of a generic model has brackets, which a reference would have to escape.
         plain_name = re.sub(r"\W", "_", custom.__name__)
         name = models.setdefault(custom, f"{plain_name}.{len(models) + 1}")
@@ -172,7 +176,12 @@ def _unreadable(of: Any, why: Exception) -> Usage:
 
 
 def _is_readable(custom: Any) -> bool:
-    return custom in (object, Secret) or pydantic_models.is_model(custom)
+    return custom in (object, Secret) or _is_path(custom) or pydantic_models.is_model(custom)
+
+
+def _is_path(custom: Any) -> bool:
+    """Is it a class of `pathlib`? Of these, msgspec knows none."""
+    return isinstance(custom, type) and issubclass(custom, PurePath)
 
 
 def _kinds(kind: Any, seen: set[int]) -> Iterator[Any]:
@@ -221,6 +230,10 @@ def _read_custom(to: Any, value: Any) -> Any:
         if isinstance(value, Secret):
             return value
         raise ValueError('must be {"$env": "NAME"} or {"$file": "path"}')
+    if _is_path(to):
+        if isinstance(value, str):
+            return to(value)
+        raise ValueError("must be the text of a path")
     try:
         return pydantic_models.read_model(value, to)
     except PayloadRefused as refused:

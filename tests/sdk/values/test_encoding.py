@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, IntEnum
-from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
@@ -114,13 +113,20 @@ def test_what_numpy_has_and_json_lacks_is_refused(value: Any, reason: str) -> No
         dumps([value])
 
 
+class Located:
+    """What has a path, as the entries of `os.scandir` do."""
+
+    def __fspath__(self) -> str:
+        return "/srv"
+
+
 @pytest.mark.parametrize(
     ("value", "instead"),
     [
         ({1}, "a set: make a list of it"),
         (range(3), "a range: make a list of it"),
         (MappingProxyType({"a": 1}), "a mappingproxy: make a dict of it"),
-        (PurePosixPath("/srv"), "a PurePosixPath: make text of it, str(...)"),
+        (Located(), "a Located: make text of it, str(...)"),
         (b"x", "a bytes: make text of it, or keep it in a file and hand on where that is"),
         (..., "an ellipsis"),
         (list, "a type"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum, IntFlag
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 import fastjsonschema
@@ -475,3 +476,11 @@ def test_annotation_for_pydantic_that_it_cannot_read_is_refused(of: Any) -> None
     for make in (check_type, schema):
         with pytest.raises(Usage, match=r"nothing can be made of JSON as the type \w+: Pydantic"):
             make(of)
+
+
+def test_path_is_read_from_its_text_alone() -> None:
+    """A file that a step has written, by the name that it has."""
+    assert convert({"at": "/srv/a"}, dict[str, Path]) == {"at": Path("/srv/a")}
+    assert schema(list[Path]) == {"type": "array", "items": {"type": "string"}}
+    with pytest.raises(PayloadRefused, match=r"\$\[0\]: must be the text of a path"):
+        convert([3], list[Path])

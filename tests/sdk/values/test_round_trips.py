@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
+from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, NotRequired, TypedDict, TypeVar
 from uuid import UUID
 
@@ -189,6 +190,7 @@ LEAVES: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
     "time": (time, st.times()),
     "decimal": (Decimal, st.decimals(allow_nan=False, allow_infinity=False)),
     "uuid": (UUID, st.uuids()),
+    "path": (Path, st.text("a/.é ").map(Path)),
     "enum": (Colour, st.sampled_from(Colour)),
     "int enum": (Size, st.sampled_from(Size)),
     "str enum": (Kind, st.sampled_from(Kind)),
@@ -250,6 +252,10 @@ LEAVES: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
         dict[int, str],
         st.dictionaries(st.integers(-9, 9), st.text(max_size=3), max_size=2),
     ),
+    "uuid keys": (dict[UUID, int], st.dictionaries(st.uuids(), st.integers(0, 9), max_size=2)),
+    "date keys": (dict[date, int], st.dictionaries(st.dates(), st.integers(0, 9), max_size=2)),
+    "time keys": (dict[datetime, int], st.dictionaries(moments, st.integers(0, 9), max_size=2)),
+    "price keys": (dict[Decimal, int], st.dictionaries(prices, st.integers(0, 9), max_size=2)),
     "enum keys": (dict[Size, timedelta], st.dictionaries(st.sampled_from(Size), durations)),
     "generic": (
         Box[timedelta],
