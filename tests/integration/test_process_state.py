@@ -144,3 +144,37 @@ def test_settings_of_the_process_are_put_back_between_runs(make_project: Make) -
     changed = told("sets")
     assert all(a != b for a, b in zip(before, changed, strict=True))
     assert told("tells") == before
+
+
+CONTEXTS = """
+import contextvars, decimal
+
+MADE = contextvars.ContextVar("made", default="nothing")
+MADE.set("by the module")
+decimal.getcontext().prec = 20
+
+
+def look_and_change():
+    found = [MADE.get(), decimal.getcontext().prec]
+    MADE.set("by a run")
+    decimal.getcontext().prec = 3
+    return found
+
+
+@stackshift.job("looks")
+def looks(ctx):
+    return look_and_change()
+
+
+@stackshift.job("looksAsync")
+async def looks_async(ctx):
+    return look_and_change()
+"""
+
+
+def test_handler_begins_in_the_context_that_the_modules_have_left(make_project: Make) -> None:
+    """On a thread or not, and whatever the run before has set."""
+    project = make_project(CONTEXTS)
+    project.start()
+    for job in ("looks", "looksAsync") * 2:
+        assert project.finish(project.begin(job))["result"] == ["by the module", 20]

@@ -40,7 +40,7 @@ from stackshift_jobs.values.text import readable
 from stackshiftd.core.commands import ExpectationTerms, ScheduleTerms
 from stackshiftd.core.decide.cron.ticks import clock_of, zone_of
 from stackshiftd.core.records import QueueTerms, RetryTerms
-from stackshiftd.worker import monkey_patches, process_state
+from stackshiftd.worker import contexts, monkey_patches, process_state
 from stackshiftd.worker.code_files import ModuleSource, sources
 from stackshiftd.worker.frames import FailedModule, JobFacts
 from stackshiftd.worker.output import streams, thread_contexts
@@ -75,6 +75,7 @@ def import_project(
     loaded = load(project, jobs, importing, deadly)
     streams.settle()
     process_state.settle()
+    contexts.settle()
     return loaded
 
 

@@ -31,6 +31,7 @@ from stackshift_jobs.handler.scope import current_pass, in_handler
 from stackshift_jobs.handler.undo import undo_steps
 from stackshift_jobs.values.secrets import current_secrets
 from stackshiftd.core import commands as c
+from stackshiftd.worker.contexts import own_arithmetic
 from stackshiftd.worker.execution import DRAINED, ENDED, UNDOES, WAITS, Execution, answer_of
 from stackshiftd.worker.frames import CallRecorded, Cancel, Frame
 from stackshiftd.worker.loop.async_calls import Arrival, AsyncCalls, Call
@@ -123,6 +124,7 @@ class LoopedExecution(Execution):
 
     def _enter(self) -> None:
         """Let the context, which is a copy, be that of the handler."""
+        own_arithmetic()
         current_log.set(self.log)
         current_secrets.set(self.pass_.secrets)
         in_handler.set("ctx")

@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextvars import Context
 from json import loads
 from threading import Event, Thread, current_thread
 from typing import Any, Final, NamedTuple
@@ -32,6 +31,7 @@ from stackshift_jobs.registry import Job
 from stackshift_jobs.values.secrets import current_secrets
 from stackshiftd.core import commands as c
 from stackshiftd.core.records import Error
+from stackshiftd.worker import contexts
 from stackshiftd.worker.execution import WAITS, Execution, Pace
 from stackshiftd.worker.frames import Execute, Frame, Recall
 from stackshiftd.worker.loop.async_calls import Call
@@ -111,7 +111,7 @@ def rehearse(
     """
     made = (_Looped if job.is_async else _Threaded)(job, execute, recalls)
     made.secret_terms = secret_terms
-    thread = Thread(target=Context().run, args=(made.play,), name="rehearsal", daemon=True)
+    thread = Thread(target=contexts.fresh().run, args=(made.play,), name="rehearsal", daemon=True)
     thread.start()
     in_time = made.ended.wait(seconds)
     if not in_time:

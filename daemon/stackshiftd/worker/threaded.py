@@ -12,7 +12,6 @@ import inspect
 import itertools
 import sys
 from collections.abc import Callable
-from contextvars import Context
 from queue import SimpleQueue
 from threading import Event, Lock, Thread, current_thread
 from typing import Any, Final
@@ -30,7 +29,7 @@ from stackshift_jobs.handler.undo import undo_steps
 from stackshift_jobs.programs.supervisor import current_supervisor
 from stackshift_jobs.values.secrets import current_secrets
 from stackshiftd.core import commands as c
-from stackshiftd.worker import directory
+from stackshiftd.worker import contexts, directory
 from stackshiftd.worker.execution import (
     DRAINED,
     UNDOES,
@@ -445,7 +444,7 @@ class Threads:
             if work is None:
                 return
             # A context of its own: the next handler sees no context variables of this one.
-            Context().run(work)
+            contexts.fresh().run(work)
             directory.back()
             with self._lock:
                 self.active -= 1
