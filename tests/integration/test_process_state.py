@@ -178,3 +178,30 @@ def test_handler_begins_in_the_context_that_the_modules_have_left(make_project: 
     project.start()
     for job in ("looks", "looksAsync") * 2:
         assert project.finish(project.begin(job))["result"] == ["by the module", 20]
+
+
+MASKS = """
+import os
+
+
+def mask():
+    return os.umask(0o777)
+
+
+@stackshift.job("masks")
+def masks(ctx):
+    return mask()
+
+
+@stackshift.job("masksInStep")
+async def masks_in_step(ctx):
+    return await ctx.step.run("mask", mask)
+"""
+
+
+def test_umask_that_a_thread_has_of_its_own_is_put_back(make_project: Make) -> None:
+    """On Linux, those of handlers and steps have one; the threads are used again."""
+    project = make_project(MASKS)
+    project.start()
+    results = [project.finish(project.begin(job))["result"] for job in ("masks", "masksInStep") * 2]
+    assert results == [0o022] * 4

@@ -4,7 +4,8 @@ A process has one, which `os.chdir` moves for all of its threads. On Linux a thr
 own: those that run `def` handlers and `def` steps do (and the threads that they start share it).
 Where that is refused (macOS, some containers), a step that moves it moves all others until it ends.
 In either case it is put back when the module, step or handler ends that moved it. Coroutines share
-the thread of the loop, and so its directory.
+the thread of the loop, and so its directory. A thread that has its own directory has its own umask,
+too, which is put back when its handler or step ends.
 
 Nothing here acts before `install`, as in tests of jobs, whose directory is the test's.
 """
@@ -18,13 +19,23 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import wraps
-from threading import current_thread, main_thread
+from threading import current_thread, local, main_thread
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
 _CLONE_FS: Final = 0x200
 _chdir: Final = os.chdir
+_set_umask: Final = os.umask
+
+
+class _Thread(local):
+    """Has this thread a directory and a umask of its own?"""
+
+    is_own = False
+
+
+_thread: Final = _Thread()
 
 
 class Home:
@@ -33,11 +44,14 @@ class Home:
 
     path = ""
     left = False
+    umask = 0
 
 
 def install(project: str) -> None:
     """Keep the handlers of this process in `project`, from now on."""
     Home.path = project
+    Home.umask = _set_umask(0o077)
+    _set_umask(Home.umask)
 
     def noting(function: Callable[[Any], None]) -> Any:
         @wraps(function)
@@ -53,7 +67,7 @@ def install(project: str) -> None:
 def own() -> None:
     """Give this thread a working directory of its own, if the system can."""
     if Home.path and sys.platform == "linux":
-        ctypes.CDLL(None).unshare(_CLONE_FS)
+        _thread.is_own = ctypes.CDLL(None).unshare(_CLONE_FS) == 0
 
 
 def here() -> str:
@@ -71,6 +85,13 @@ def back(directory: str = "") -> None:
     if Home.left:
         with contextlib.suppress(OSError):
             _chdir(directory or Home.path)
+
+
+def reset() -> None:
+    """Let the next handler or step on this thread find the directory and the umask of jobs."""
+    back()
+    if _thread.is_own:
+        _set_umask(Home.umask)
 
 
 def back_on_loop() -> None:
@@ -93,6 +114,6 @@ class StepThreads(ThreadPoolExecutor):
             try:
                 return function(*args, **kwargs)
             finally:
-                back()
+                reset()
 
         return super().submit(at_home)

@@ -445,7 +445,7 @@ class Threads:
                 return
             # A context of its own: the next handler sees no context variables of this one.
             contexts.fresh().run(work)
-            directory.back()
+            directory.reset()
             with self._lock:
                 self.active -= 1
                 self._idle += 1
