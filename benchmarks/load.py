@@ -192,8 +192,8 @@ class Client(asyncio.Protocol):
         else:
             self.transport.write(b"".join(out))
 
-    async def run(self, job: str, payload: int) -> Any:
-        """Start a run and wait for its result."""
+    async def run(self, job: str, payload: int | str) -> Any:
+        """Start a run and wait for its result; a text is JSON."""
         started = await self.ask("run.start", f'{{"job":"{job}","payload":{payload}}}')
         ended = await self.ask("run.wait", f'{{"run":"{started["id"]}"}}')
         return ended["result"]

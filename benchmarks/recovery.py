@@ -67,6 +67,16 @@ async def finish(project: Project, size_bytes: int) -> None:
     client.transport.close()
 
 
+async def settled(project: Project) -> None:
+    """Return when the newest snapshot covers all segments but the last."""
+    client = await Client().open(project.socket)
+    while True:
+        found = await client.ask("journal.stats", "{}")
+        if found["snapshot"] and found["snapshot"]["seq"] >= found["segments"][-1]["first_seq"] - 1:
+            return
+        await asyncio.sleep(0.1)
+
+
 async def begin(project: Project, runs: int) -> None:
     """Let so many runs execute that do not end by themselves."""
     client = await Client().open(project.socket)
@@ -157,6 +167,7 @@ def with_history(size_bytes: int, rounds: int, table: dict[str, list[float]]) ->
     project = Project(processes=1, slots=256)
     project.start()
     uvloop.run(finish(project, size_bytes))
+    uvloop.run(settled(project))
     print(f"filled {project.root}", flush=True)
     for _ in range(rounds):
         project.stop()
@@ -200,7 +211,7 @@ def main() -> None:
     long = with_history(chosen.mb << 20, chosen.rounds, table)
     queued = with_queue(chosen.queued, chosen.rounds, table)
     for name, took in table.items():
-        print(f"{name:44} {statistics.median(took):6.2f} s, at most {max(took):.2f}")
+        print(f"{name:44} {statistics.median(took):6.2f} s, {min(took):.2f} to {max(took):.2f}")
     shutil.rmtree(long.root)
     finished = of_finished_runs()
     for name, project in (("of finished runs", finished), ("of queued runs", queued)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
@@ -10,6 +11,7 @@ from msgspec import Raw
 
 from stackshift_jobs.errors import PayloadRefused
 from stackshift_jobs.project.config import load_config
+from stackshift_jobs.values.strict_json import canonical, loads
 from stackshiftd.core.records import RetryTerms
 from stackshiftd.shell.catalog import Catalog, StartParams, shown
 from stackshiftd.worker.frames import FailedModule, JobFacts
@@ -101,3 +103,36 @@ def test_module_that_failed_is_named_with_what_is_known_of_it(
 ) -> None:
     """A folder that does not exist has no line, and some errors have no words."""
     assert shown(FailedModule("jobs.a", "/p/jobs/a.py", line, "ValueError", message)) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "null",
+        "true",
+        "-0",
+        "1.0",
+        "-1.50",
+        "0.30000000000000004",
+        "123456789012345678901234567890",
+        "1" * 299,
+        '"a\\nb\\/c\\t\\""',
+        '"größe"',
+        '"gr\\u00f6\\u00dfe"',
+        "1e3",
+        '{ "n" : 1 }',
+        '{"n":18446744073709551616}',
+        "[1,2.0,null]",
+        '[{"a":"b:c"}]',
+        "[[[]]]",
+        '{"b":1,"a":[1.0]}',
+    ],
+)
+def test_digest_of_a_payload_is_that_of_its_value(catalog: Catalog, text: str) -> None:
+    """However simple the text is, and whatever has read it: by the digest a start with the same key
+    is told from another."""
+    catalog.learn([JobFacts("plain", "jobs.plain", "default", "code1")], [])
+    params = StartParams("plain", Raw(text.encode()), idempotency_key="k")
+    command = catalog.start_command(params, "run_1", 0)
+    assert command.digest == sha256(canonical(loads(text))).hexdigest()
+    assert loads(command.payload) == loads(text)

@@ -318,8 +318,8 @@ class Catalog:
         """The checked payload as ASCII JSON, and its value (None unless `needed` or checked)."""
         text = bytes(raw)
         limit = self._config.limits.payload_bytes
-        if not needed and job.schema is None and len(text) <= limit and _is_plainly_strict(text):
-            return text, None
+        if job.schema is None and len(text) <= limit and _is_plainly_strict(text):
+            return text, _decode_plain(text) if needed else None
         value = loads(text, limit, "the payload")
         if job.schema is not None:
             self._check(job, job.schema, value)
@@ -372,6 +372,8 @@ def _filled(template: str, payload: Any, what: str) -> str:
         ) from bad
 
 
+_decode_plain: Final = msgspec.json.Decoder().decode
+"""The same values as `loads`, of texts that are plainly strict."""
 _PLAIN_BYTES: Final = 4096
 _HUGE: Final = re.compile(rb"[0-9.][eE]|[0-9]{300}")
 """Digits that may be a number too large for a float: `1e999` would be read as Infinity."""

@@ -27,6 +27,7 @@ MAX_AFTER: Final = 100
 """Runs that another may begin after."""
 SLICE: Final = 16
 """Runs of a batch that are started in one part of the work."""
+_decode_start: Final = msgspec.json.Decoder(StartParams).decode
 
 
 class StartMany(Params):
@@ -65,19 +66,20 @@ class Starts:
 
         Raises what the catalog raises; answers a `Conflict` if a key belongs to another start.
         """
-        command = self._command(params)
+        now_us = self._engine.now_us()
+        command = self._command(params, now_us)
         if params.dry_run:
             self._dry_start(command, self._note_queue(params), params.retry_failed, answer)
             return
 
-        owner = self._owner(command)
+        owner = self._owner(command, now_us)
         if params.retry_failed and owner is not None and self._has_failed(command, owner):
             self._retry(owner, params.full, answer)
             return
         seen: dict[str, Any] = self._note_queue(params) if owner is None else {}
         if notes := self._catalog.notes(command.job):
             seen["notes"] = notes
-        seen["status"] = self._status(command, owner)
+        seen["status"] = self._status(command, owner, now_us)
         if owner is not None and command.due_us:
             seen |= self._kept_time(owner.run, command.due_us)
 
@@ -101,10 +103,10 @@ class Starts:
         shown = {"status": run["status"], "run": run}
         return {"id": owner.run, "reused": True} | seen | shown
 
-    def _command(self, params: StartParams) -> c.StartRun:
+    def _command(self, params: StartParams, now_us: int) -> c.StartRun:
         """The command of a start. Raises what the catalog raises, and `NotFound` for a run that it
         is to begin after."""
-        command = self._catalog.start_command(params, self._engine.ids.run(), self._engine.now_us())
+        command = self._catalog.start_command(params, self._engine.ids.run(), now_us)
         if params.even_if_failed and not params.after:
             raise Usage("even_if_failed is given without after")
         if not params.after:
@@ -150,13 +152,13 @@ class Starts:
         near = self._near_queues(params.queue) if params.queue is not None else []
         return {"near_queues": near} if near else {}
 
-    def _owner(self, command: c.StartRun) -> KeyEntry | None:
+    def _owner(self, command: c.StartRun, now_us: int) -> KeyEntry | None:
         """The entry of the command's idempotency key, if a run already owns it."""
         if command.key is None:
             return None
-        return self._engine.state.key_owner(command.key, self._engine.now_us())
+        return self._engine.state.key_owner(command.key, now_us)
 
-    def _status(self, command: c.StartRun, owner: KeyEntry | None) -> str | None:
+    def _status(self, command: c.StartRun, owner: KeyEntry | None, now_us: int) -> str | None:
         """The status of the run that the start gives: that of the `owner` of its key, of the run
         that it is attached to, or of a new one. None if the owner is no longer kept."""
         if owner is not None:
@@ -164,15 +166,16 @@ class Starts:
         if command.unique and command.on_duplicate == "attach":
             for attached in self._engine.state.unique_owners(command.unique):
                 return self._view.status(attached.id)
-        return first_status(command, self._engine.now_us())
+        return first_status(command, now_us)
 
     def _dry_start(
         self, command: c.StartRun, seen: dict[str, Any], retry_failed: bool, answer: Answer
     ) -> None:
         """Answer what a start would do; nothing is created."""
-        owner = self._owner(command)
+        now_us = self._engine.now_us()
+        owner = self._owner(command, now_us)
         try:
-            reply = decide(self._engine.state, command, self._engine.now_us()).reply
+            reply = decide(self._engine.state, command, now_us).reply
         except StackshiftError as refused:
             self._engine.when_durable(answer, self._explained(command, refused))
             return
@@ -222,20 +225,22 @@ class Starts:
         if len(params.runs) > MAX_BATCH:
             raise Usage(f"{len(params.runs)} runs in one request; the limit is {MAX_BATCH}")
         results: list[Any] = [None] * len(params.runs)
+        now_us = self._engine.now_us()
         for index, raw in enumerate(params.runs):
             if index % SLICE == SLICE - 1:
                 yield None
+                now_us = self._engine.now_us()
             try:
-                start = msgspec.json.decode(raw, type=StartParams)
+                start = _decode_start(raw)
                 if start.dry_run or start.full or start.retry_failed:
                     raise Usage("dry_run, full and retry_failed are only for run.start")
-                command = self._command(start)
+                command = self._command(start, now_us)
             except msgspec.MsgspecError as bad:
                 results[index] = {"error": Usage(misfit(bad)).as_json()}
             except StackshiftError as refused:
                 results[index] = {"error": refused.as_json()}
             else:
-                status = self._status(command, self._owner(command))
+                status = self._status(command, self._owner(command, now_us), now_us)
                 self._engine.submit(command, self._collect(results, index, command, status))
         self._engine.when_durable(answer, {"results": results})
 
@@ -246,7 +251,9 @@ class Starts:
             if isinstance(reply, StackshiftError):
                 results[index] = {"error": self._explained(command, reply).as_json()}
             else:
-                results[index] = started_reply(reply) | {"status": status}
+                shown = started_reply(reply)
+                shown["status"] = status
+                results[index] = shown
 
         return collect
 
