@@ -77,7 +77,8 @@ UPDATE meta SET value = max(CAST(value AS INTEGER), ?) WHERE name = 'covered_seq
 COMMON: Final = 1000
 """A term that so many runs have is not counted further."""
 CACHE_KIB: Final = 512
-"""Memory for pages of the file; a quarter of what SQLite takes by itself. The system caches them too."""
+"""Memory for pages of the file, a quarter of what SQLite takes by itself: the system has them in
+memory too."""
 
 _NOT_NOW: Final = frozenset(
     (
