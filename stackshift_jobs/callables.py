@@ -11,6 +11,7 @@ import sys
 import typing
 from collections.abc import Callable, Iterator
 from functools import partial
+from inspect import iscoroutinefunction
 from types import FrameType, MethodType, UnionType
 from typing import Any, Final, NamedTuple
 
@@ -24,7 +25,7 @@ def is_async(fn: Callable[..., Any]) -> bool:
     a `__call__`. A `def` function that returns a coroutine is not known to."""
     while isinstance(fn, partial):
         fn = fn.func
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
+    return iscoroutinefunction(fn) or iscoroutinefunction(type(fn).__call__)
 
 
 def is_async_handler(fn: Callable[..., Any]) -> bool:

@@ -8,6 +8,7 @@ for it, or use the client (`stackshift.state`), which acts at once, as these cal
 from __future__ import annotations
 
 import asyncio
+from asyncio import get_running_loop
 from collections.abc import Callable, Coroutine
 from datetime import datetime
 from functools import partial
@@ -58,7 +59,7 @@ def identify(pass_: Pass, method: str, subject: str, name: str | None = None) ->
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
     try:
-        return asyncio.get_running_loop()
+        return get_running_loop()
     except RuntimeError:
         return None  # a `def` function on a thread; what it returns is awaited on the loop
 

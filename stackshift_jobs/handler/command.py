@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from asyncio import get_running_loop
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextvars import copy_context
 from threading import Thread
@@ -101,7 +102,7 @@ def run_command(program: Program, check: bool) -> CommandResult:
 async def run_command_awaited(program: Program, check: bool) -> CommandResult:
     """Run `program` without blocking the loop; see `run_command`. If the task is cancelled, it
     leaves when nothing of the program is left."""
-    loop = asyncio.get_running_loop()
+    loop = get_running_loop()
     supervisor = current_supervisor.get()
     stop = Stop()
     ended = loop.create_future()

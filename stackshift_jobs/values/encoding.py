@@ -21,12 +21,12 @@ A `Secret` has no form; in the payload of a run it is the reference that it came
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from inspect import isasyncgen, iscoroutine, isgenerator
 from json import dumps
 from os import PathLike
 from pathlib import PurePath
@@ -163,14 +163,14 @@ def _what_secret(secret: Secret) -> str:
 
 
 def _what_it_is(value: Any) -> str:
-    if inspect.iscoroutine(value):
+    if iscoroutine(value):
         return (
             f"this is the coroutine {value.__qualname__}, not its result: an `async def` function "
             "was called and not awaited"
         )
-    if inspect.isgenerator(value):
+    if isgenerator(value):
         return f"this is the generator {value.__qualname__}, not its values: return list(...) of it"
-    if inspect.isasyncgen(value):
+    if isasyncgen(value):
         return (
             f"this is the async generator {value.__qualname__}, not its values: return "
             "[each async for each in ...]"

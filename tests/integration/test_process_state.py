@@ -10,6 +10,7 @@ from helpers.project import Project, kinds
 from helpers.project_factory import Make
 
 JOBS = """
+import asyncio, inspect
 import builtins, gc, json, logging.config, os, signal, socket, sys, threading, time, warnings
 
 
@@ -27,6 +28,14 @@ def stop_the_clocks():
 
 def patch_json():
     json.loads = json.dumps = refuse
+
+
+def patch_asyncio():
+    asyncio.get_running_loop = asyncio.current_task = asyncio.timeout = refuse
+
+
+def patch_inspect():
+    inspect.isawaitable = inspect.iscoroutine = inspect.iscoroutinefunction = refuse
 
 
 def patch_open():
@@ -121,7 +130,15 @@ def worked(project: Project, job: str) -> int:
 
 
 @pytest.mark.parametrize(
-    "patch", ["stop_the_clocks", "patch_json", "patch_open", "disable_loggers"]
+    "patch",
+    [
+        "stop_the_clocks",
+        "patch_asyncio",
+        "patch_inspect",
+        "patch_json",
+        "patch_open",
+        "disable_loggers",
+    ],
 )
 def test_functions_that_a_run_replaces_are_not_the_workers(make_project: Make, patch: str) -> None:
     """It goes by those that it has found when it began, and later runs with it."""

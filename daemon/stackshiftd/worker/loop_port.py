@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from asyncio import get_running_loop
 from typing import Any, Final, Protocol
 
 from stackshift_jobs.handler import ops
@@ -54,7 +55,7 @@ class LoopPort:
         self._execution = execution
         self._pipe = pipe
         self._calls = calls
-        self._loop = asyncio.get_running_loop()
+        self._loop = get_running_loop()
 
     def call(self, key: str, made: ops.Steps, *, releases: bool = False) -> Call:
         """See `AsyncPort.call`."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from asyncio import get_running_loop
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
@@ -71,7 +72,7 @@ class LoopedExecution(Execution):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.timers = AsyncTimers(self.pass_)
-        self._worker_loop = asyncio.get_running_loop()
+        self._worker_loop = get_running_loop()
         self.loop = HandlerLoop(  # type: ignore[abstract]  # what is not defined is refused
             self.timers, self.order.attempt_us, self._worker_loop
         )

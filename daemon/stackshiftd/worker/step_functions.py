@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import dis
-import inspect
+from asyncio import current_task, get_running_loop, timeout
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
 from functools import lru_cache, wraps
+from inspect import CO_COROUTINE, isawaitable
 from types import CodeType
 from typing import Any, Final, Protocol
 from weakref import WeakSet
@@ -222,7 +223,7 @@ class StepFunctions:
             loop.call_soon_threadsafe(ended, value, error)
 
         def ended(value: Any, error: BaseException | None) -> None:
-            if error is None and inspect.isawaitable(value):
+            if error is None and isawaitable(value):
                 seconds = _seconds(op)
                 if seconds is not None:
                     seconds = max(0.0, seconds - (monotonic() - began[0]))
@@ -278,7 +279,7 @@ def _ended(task: asyncio.Task[Any]) -> Ended:
 @lru_cache(4096)
 def _awaits_nothing(code: CodeType) -> bool:
     """Is it the code of an `async def` function that awaits nothing, and so needs no task?"""
-    is_coroutine = bool(code.co_flags & inspect.CO_COROUTINE)
+    is_coroutine = bool(code.co_flags & CO_COROUTINE)
     return is_coroutine and all(each.opname != "SEND" for each in dis.get_instructions(code))
 
 
@@ -314,14 +315,14 @@ async def _limited(value: Awaitable[Any] | None, op: ops.Perform, seconds: float
         if seconds is None:
             return await value
         try:
-            async with asyncio.timeout(seconds) as limit:
+            async with timeout(seconds) as limit:
                 return await value
         except TimeoutError as late:
             if not limit.expired():
                 raise  # the function raised it itself
             raise too_long(op) from late
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
+        task = current_task()
         if task is not None and task.cancelling() > 0:
             raise
         raise Escaped(error) from error  # the function raised it itself
@@ -373,9 +374,9 @@ def _own_tasks(all_tasks: Callable[..., set[asyncio.Task[Any]]]) -> Callable[...
     def own_tasks(loop: asyncio.AbstractEventLoop | None = None) -> set[asyncio.Task[Any]]:
         found = all_tasks(loop)
         strays = _strays.get()
-        if strays is None or (loop or asyncio.get_running_loop()) not in _loops:
+        if strays is None or (loop or get_running_loop()) not in _loops:
             return found
-        return found & {*strays, asyncio.current_task(loop)}
+        return found & {*strays, current_task(loop)}
 
     return own_tasks
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from asyncio import get_running_loop
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from json import loads
@@ -302,10 +303,8 @@ _PROCESS: Final = os.getpid()
 
 def _on_a_loop() -> bool:
     """Does an event loop run on this thread, which must not be blocked?"""
-    import asyncio
-
     try:
-        asyncio.get_running_loop()
+        get_running_loop()
     except RuntimeError:
         return False
     return True

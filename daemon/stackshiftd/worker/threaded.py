@@ -8,10 +8,10 @@ which costs less than a condition variable. While an execution is unwinding, eve
 from __future__ import annotations
 
 import contextlib
-import inspect
 import itertools
 import sys
 from collections.abc import Callable
+from inspect import iscoroutine
 from queue import SimpleQueue
 from threading import Event, Lock, Thread, current_thread
 from typing import Any, Final
@@ -366,7 +366,7 @@ class ThreadPort:
             assert begun.end_with is not None
             raise begun.end_with
         if hasattr(value, "__await__"):
-            if inspect.iscoroutine(value):
+            if iscoroutine(value):
                 value.close()  # Never to be awaited, which Python would report.
             raise Usage(
                 f"step {op.step!r} was given an async function, which only an `async def` handler "

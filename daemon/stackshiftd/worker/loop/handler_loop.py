@@ -20,7 +20,7 @@ import asyncio
 import logging
 import sys
 import weakref
-from asyncio import events
+from asyncio import current_task, events
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextvars import Context, copy_context
@@ -221,12 +221,12 @@ class HandlerLoop(asyncio.AbstractEventLoop):
         """The branch of the task that runs."""
         if self._created == 1:
             return ""
-        return getattr(asyncio.current_task(self), "branch", "")
+        return getattr(current_task(self), "branch", "")
 
     def _branch_of(self, coro: Coroutine[Any, Any, Any]) -> str:
         if self._created == 1:
             return ""  # the handler itself
-        creator = asyncio.current_task(self)
+        creator = current_task(self)
         if isinstance(creator, HandlerTask):
             prefix = creator.branch
             made = creator.made
