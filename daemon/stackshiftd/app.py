@@ -354,18 +354,22 @@ async def _opened_journal(
                 log.warning("waiting for the database: %s", lost)
             await asyncio.sleep(DATABASE_PAUSE_SECONDS)
     copying.refuse_copy(RealFileSystem(), Layout(config.data_dir))
+    early: list[EarlyWorker | None] = []
     try:
         journal = FileJournal.open(
             config.data_dir,
             durability=config.journal.durability,  # type: ignore[arg-type]
             segment_size=config.journal.segment_size_bytes,
+            locked=lambda: early.append(EarlyWorker.launch(config)),
         )
     except OSError as failed:
+        for worker in filter(None, early):
+            worker.dismiss()
         if failed.errno not in UNWRITABLE or starter.stays:  # Who stays has come to load jobs.
             raise
         log.warning("the journal cannot be recovered (%s): it is read as it is", failed)
         return FileJournal.open_sealed(config.data_dir), None, None
-    return journal, None, EarlyWorker.launch(config)
+    return journal, None, early[0]
 
 
 async def _shared_journal(config: Config, url: str, starter: Starter) -> tuple[Journal, Cluster]:

@@ -91,9 +91,11 @@ class FileJournal:
         interval_s: float = INTERVAL_S,
         journal_id_source: Callable[[], str] = _new_journal_id,
         speed: DiskSpeed | None = None,
+        locked: Callable[[], None] = lambda: None,
     ) -> FileJournal:
         """Lock, check and recover the journal in `data_dir`; create it if it is empty or missing.
-        `speed` judges whether the disk is quick, so that the event loop waits for it.
+        `speed` judges whether the disk is quick, so that the event loop waits for it. `locked` is
+        called when the journal is ours, before anything of it is read.
 
         Raises `DaemonRunning` (with the holder's pid, if known), `BadConfiguration` (owner, modes,
         network file system), `JournalDamaged` (with the place), `NewerFormat`, and `OSError` if the
@@ -104,6 +106,7 @@ class FileJournal:
         prepare(fs, layout)
         lock = HeldLock.take(fs, layout, os.getpid())
         try:
+            locked()
             recovered = recover(fs, layout, journal_id_source)
         except BaseException:
             lock.release()
