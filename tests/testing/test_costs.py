@@ -33,7 +33,7 @@ STEP_CALLS = 112
 """Of Python functions, in daemon and worker together, for a step that returns a number. They are
 about 101, and 383 for a run, and differ by one or two with what the threads happen to do."""
 RUN_CALLS = 420
-REPLAY_CALLS = 100
+REPLAY_CALLS = 88
 """For a run of five steps, eight records, of which a journal is read."""
 
 
