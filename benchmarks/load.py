@@ -80,10 +80,13 @@ async def five_timed(ctx: AsyncJobContext):
 
 
 class Project:
-    """A throw-away project with a daemon of its own."""
+    """A throw-away project with a daemon of its own; its directory goes with it."""
 
     def __init__(self, processes: int = 1, slots: int = 64) -> None:
-        self.root = Path(tempfile.mkdtemp(prefix="stackshift-bench-"))
+        self._place = tempfile.TemporaryDirectory(
+            prefix="stackshift-bench-", ignore_cleanup_errors=True
+        )
+        self.root = Path(self._place.name)
         (self.root / "jobs").mkdir()
         (self.root / "jobs" / "work.py").write_text(JOBS)
         (self.root / "stackshift.toml").write_text(
@@ -118,6 +121,10 @@ class Project:
         assert self.daemon is not None
         self.daemon.send_signal(signal.SIGTERM)
         self.daemon.wait(30)
+
+    def remove(self) -> None:
+        """Remove its directory now, and not when nobody has the project any more."""
+        self._place.cleanup()
 
     @property
     def socket(self) -> str:

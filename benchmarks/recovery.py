@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import shutil
 import statistics
 import time
 from collections.abc import Iterator
@@ -212,12 +211,12 @@ def main() -> None:
     queued = with_queue(chosen.queued, chosen.rounds, table)
     for name, took in table.items():
         print(f"{name:44} {statistics.median(took):6.2f} s, {min(took):.2f} to {max(took):.2f}")
-    shutil.rmtree(long.root)
+    long.remove()
     finished = of_finished_runs()
     for name, project in (("of finished runs", finished), ("of queued runs", queued)):
         rate = records_per_second(project, REPLAYED, chosen.rounds)
         print(f"replayed records {name:27} {rate:8,.0f} per second")
-        shutil.rmtree(project.root)
+        project.remove()
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import shutil
 import statistics
 import time
 from collections.abc import Callable
@@ -217,7 +216,7 @@ def main() -> None:
             with running(project):
                 found[kind] = uvloop.run(curves(project, kind, sizes, chosen.times))
         finally:
-            shutil.rmtree(project.root, ignore_errors=True)
+            project.remove()
         print(f"\n{kind}; ms in the median unless named otherwise\n")
         print(table(sizes, found[kind]), flush=True)
         if chosen.svg is not None:
