@@ -17,9 +17,12 @@ at lines is given up if it does not.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,9 +37,10 @@ _COMMENT: Final = re.compile(r"\s*#")
 def edit(file: Path, section: tuple[str, ...], name: str, value: Any) -> None:
     """Set one value in a TOML file, atomically. Raises `BadConfiguration` if the file is not valid,
     and `OSError`."""
-    text = read_config_text(file) if file.exists() else ""
-    parse_toml(text, file)
-    _write(file, edited(text, section, name, value))
+    with _alone(file):
+        text = read_config_text(file) if file.exists() else ""
+        parse_toml(text, file)
+        _write(file, edited(text, section, name, value))
 
 
 def remove(file: Path, section: tuple[str, ...], name: str) -> bool:
@@ -44,19 +48,33 @@ def remove(file: Path, section: tuple[str, ...], name: str) -> bool:
     does."""
     import tomlkit
 
-    if not file.exists():
-        return False
-    text = read_config_text(file)
-    parse_toml(text, file)
-    document = tomlkit.parse(text)
-    table: Any = document
-    for part in section:
-        table = table.get(part, {})
-    if name not in table:
-        return False
-    del table[name]
-    _write(file, tomlkit.dumps(document))
-    return True
+    with _alone(file):
+        if not file.exists():
+            return False
+        text = read_config_text(file)
+        parse_toml(text, file)
+        document = tomlkit.parse(text)
+        table: Any = document
+        for part in section:
+            table = table.get(part, {})
+        if name not in table:
+            return False
+        del table[name]
+        _write(file, tomlkit.dumps(document))
+        return True
+
+
+@contextmanager
+def _alone(file: Path) -> Iterator[None]:
+    """Keep other commands from changing the file between our reading and our writing. Its directory
+    is locked, because the file itself is replaced."""
+    folder = os.open(file.resolve().parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):  # Not every file system knows locks.
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _write(file: Path, text: str) -> None:
@@ -64,8 +82,13 @@ def _write(file: Path, text: str) -> None:
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     with temporary.open("w", encoding="utf-8", newline="") as written:
         written.write(text)
+    owner = target.parent.stat()
     if target.exists():
-        temporary.chmod(target.stat().st_mode & 0o777)
+        owner = target.stat()
+        temporary.chmod(owner.st_mode & 0o777)
+    if os.geteuid() == 0 and owner.st_uid != 0:
+        # Root changes what is somebody else's, who must be able to go on with it.
+        os.chown(temporary, owner.st_uid, owner.st_gid)
     temporary.replace(target)
 
 

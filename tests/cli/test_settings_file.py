@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from stackshift_cli.settings_file import edit, edited
+from stackshift_cli import settings_file
+from stackshift_cli.settings_file import edit, edited, remove
 from stackshift_cli.verbs.project import commented_settings
 from stackshift_jobs.project.config import KEYS, NAMED
 
@@ -104,3 +107,51 @@ def test_value_that_is_there_is_changed_in_its_place(tmp_path: Path) -> None:
     edit(file, ("retry",), "backoff", "3s")
     assert file.read_text() == FILE.replace('"2s"', '"3s"')
     assert file.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("how", ["edit", "remove"])
+def test_file_is_changed_by_one_command_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """What another command writes between our reading and our writing would be lost."""
+    file = tmp_path / "stackshift.toml"
+    file.write_text("[workers]\nslots = 2\n")
+    others: list[bool] = []
+
+    def read(path: Path) -> str:
+        folder = os.open(tmp_path, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            others.append(True)
+        except BlockingIOError:
+            others.append(False)
+        finally:
+            os.close(folder)
+        return path.read_text()
+
+    monkeypatch.setattr(settings_file, "read_config_text", read)
+    if how == "edit":
+        edit(file, ("workers",), "nice", 4)
+    else:
+        assert remove(file, ("workers",), "slots")
+    assert others == [False]
+    folder = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(folder)
+
+
+def test_root_leaves_a_file_to_its_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`sudo stackshift config set` in a user's project; a new file belongs to whom its directory
+    does."""
+    given: list[tuple[str, int, int]] = []
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "chown", lambda path, uid, gid: given.append((path.name, uid, gid)))
+    stat = tmp_path.stat()
+    owner = (4711, 4712)
+
+    class Theirs:
+        st_mode, (st_uid, st_gid) = stat.st_mode, owner
+
+    monkeypatch.setattr(Path, "stat", lambda _self, **_: Theirs())
+    settings_file._write(tmp_path / "stackshift.toml", "")
+    assert given == [(f".stackshift.toml.{os.getpid()}.tmp", *owner)]
