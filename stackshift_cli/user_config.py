@@ -52,7 +52,7 @@ def path() -> Path:
 
     import platformdirs
 
-    return Path(platformdirs.user_config_dir("stackshift"), USER_FILE)
+    return _absolute(Path(platformdirs.user_config_dir("stackshift"), USER_FILE))
 
 
 def data_folder() -> Path:
@@ -61,12 +61,25 @@ def data_folder() -> Path:
 
     import platformdirs
 
-    return Path(platformdirs.user_data_dir("stackshift"))
+    return _absolute(Path(platformdirs.user_data_dir("stackshift")))
+
+
+def _absolute(place: Path) -> Path:
+    """`place`; raises `BadConfiguration` for `~/…`, which nobody's home directory stands for."""
+    if not place.is_absolute():
+        raise BadConfiguration(
+            f"uid {os.geteuid()} has no account, and HOME is not set: there is no place for its "
+            "settings",
+            hint="set HOME to a directory where it can write",
+        )
+    return place
 
 
 def load() -> UserConfig:
     """Read the user's settings; raises `BadConfiguration` if the file is not valid. One that we may
     not look at is as good as none: it is another user's (`sudo -u` keeps HOME)."""
+    if not written():
+        return UserConfig()
     file = path()
     if not os.access(file, os.R_OK):
         return UserConfig()

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import pwd
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from stackshift_cli.crontab.lines import may_name_users
+from stackshift_cli.output.streams import standard_input
 from stackshift_jobs.errors import NotFound, Usage
+from stackshift_jobs.project.environment import account
 from stackshift_jobs.project.locate import working_directory
 
 FORMATS: Final = ("user", "system")
@@ -31,12 +31,12 @@ def read_source(file: str | None, form: str | None) -> Source:
     `FORMATS`, or None to find out. Raises `NotFound` if the user has none, and `Usage`."""
     if form is not None and form not in FORMATS:
         raise Usage(f"--format takes {' or '.join(FORMATS)}, not {form!r}")
-    owner = pwd.getpwuid(os.geteuid()).pw_name
+    owner = account().name
     if file is None:
         text, origin = _installed(), owner
         form = form or "user"
     elif file == "-":
-        text, origin = _decoded(sys.stdin.buffer.read(), "standard input"), owner
+        text, origin = _decoded(standard_input("the crontab").read(), "standard input"), owner
     else:
         path = Path(working_directory(), file)
         try:

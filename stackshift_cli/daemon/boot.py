@@ -318,7 +318,9 @@ def _crontab() -> str:
 def _linger() -> list[str]:
     """Let the user's systemd run from boot on, not only while the user is logged in; a note if that
     is not allowed."""
-    user = pwd.getpwuid(os.geteuid()).pw_name
+    from stackshift_jobs.project.environment import account
+
+    user = account().name
     try:
         _run(["loginctl", "enable-linger", user])
     except NotInstalled:

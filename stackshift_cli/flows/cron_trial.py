@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import pwd
 import re
 import shlex
 import shutil
@@ -30,6 +29,7 @@ from stackshift_cli.flows.shell_line import Program, programs, replaced
 from stackshift_cli.output import messages
 from stackshift_cli.output.safe_text import safe
 from stackshift_jobs.errors import Usage
+from stackshift_jobs.project.environment import account
 
 CRON_PATH: Final = "/usr/bin:/bin"
 _WHEN: Final = "0 3 * * *"
@@ -76,7 +76,7 @@ def _failed(status: int) -> str:
 
 
 def _run(line: str, stdout: Any) -> int:
-    user = pwd.getpwuid(os.geteuid())
+    user = account()
     sys.stdout.flush()
     sys.stderr.flush()
     done = subprocess.run(
@@ -84,12 +84,12 @@ def _run(line: str, stdout: Any) -> int:
         stdin=subprocess.DEVNULL,
         # What is printed goes where a person reads it; the line alone is data.
         stdout=stdout,
-        cwd=user.pw_dir if os.path.isdir(user.pw_dir) else "/",  # noqa: PTH112
+        cwd=user.home if os.path.isdir(user.home) else "/",  # noqa: PTH112
         env={
             "SHELL": "/bin/sh",
             "PATH": CRON_PATH,
-            "HOME": user.pw_dir,
-            "LOGNAME": user.pw_name,
+            "HOME": user.home,
+            "LOGNAME": user.name,
         },
         start_new_session=True,
         check=False,

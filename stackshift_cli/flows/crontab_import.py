@@ -7,8 +7,6 @@ got another time changes its schedule, and one that moved to another line keeps 
 
 from __future__ import annotations
 
-import os
-import pwd
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
@@ -18,6 +16,7 @@ from stackshift_cli.crontab.names import name_for
 from stackshift_cli.crontab.source import Source
 from stackshift_cli.daemon.session import Session
 from stackshift_jobs.errors import StackshiftError
+from stackshift_jobs.project.environment import Account, account
 from stackshift_jobs.values.names import EXEC_JOB, NAME_LABEL
 from stackshift_jobs.values.strict_json import canonical
 
@@ -62,11 +61,11 @@ def import_crontab(
     ours = {each["name"]: each for each in known if each["source"] == "crontab"}
     wanted: list[tuple[CronEntry, dict[str, Any]]] = []
     done: list[Imported] = []
-    me = pwd.getpwuid(os.geteuid())
+    me = account()
     for entry in parse(source.text, names_users=source.names_users):
         if isinstance(entry, LeftOut):
             done.append(_left_out(entry.line, entry.text, entry.why, is_wrong=True))
-        elif entry.user not in ("", me.pw_name):
+        elif entry.user not in ("", me.name):
             why = f"it runs as {entry.user}: import it as that user"
             done.append(_left_out(entry.line, entry.command, why))
         else:
@@ -112,15 +111,15 @@ def _origin(schedule: Mapping[str, Any]) -> str:
     return str((schedule["options"].get("labels") or {}).get(ORIGIN_LABEL, ""))
 
 
-def _params(entry: CronEntry, user: pwd.struct_passwd, origin: str, terms: Terms) -> dict[str, Any]:
+def _params(entry: CronEntry, user: Account, origin: str, terms: Terms) -> dict[str, Any]:
     """The params of `schedule.add`, apart from the name."""
     variables = {
         "SHELL": "/bin/sh",
         "PATH": CRON_PATH,
-        "HOME": user.pw_dir,
+        "HOME": user.home,
         **entry.variables,
-        "LOGNAME": user.pw_name,
-        "USER": user.pw_name,
+        "LOGNAME": user.name,
+        "USER": user.name,
     }
     timezone = variables.pop("CRON_TZ", "") or terms.timezone
     delay = variables.pop("RANDOM_DELAY", "")

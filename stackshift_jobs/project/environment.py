@@ -72,26 +72,33 @@ def _documented(config: Config) -> dict[str, Variable]:
 def of_account(root: Path, python: str, path: Iterable[str]) -> dict[str, Variable]:
     """The variables that this account and system give a worker of the code in `root`, with the
     interpreter `python` and the setting `[workers] path`."""
-    home, user = _account()
+    owner = account()
     return {
-        "HOME": Variable(home, ACCOUNT),
-        "USER": Variable(user, ACCOUNT),
-        "LOGNAME": Variable(user, ACCOUNT),
+        "HOME": Variable(owner.home, ACCOUNT),
+        "USER": Variable(owner.name, ACCOUNT),
+        "LOGNAME": Variable(owner.name, ACCOUNT),
         "SHELL": Variable(SHELL, SYSTEM),
         "LANG": Variable(_system_lang(), SYSTEM),
         "PATH": Variable(_path(root, python, path), SETTING),
     }
 
 
-def _account() -> tuple[str, str]:
-    """The home directory and the name of the user that this process runs as. A container may run
-    under an id that has no account."""
+class Account(NamedTuple):
+    """A user of the system."""
+
+    name: str
+    home: str
+
+
+def account() -> Account:
+    """The user that this process runs as. A container may run under an id that has no account: its
+    name is the number, and its home the root directory."""
     uid = os.geteuid()
     try:
-        account = pwd.getpwuid(uid)
+        found = pwd.getpwuid(uid)
     except KeyError:
-        return "/", str(uid)
-    return account.pw_dir, account.pw_name
+        return Account(str(uid), "/")
+    return Account(found.pw_name, found.pw_dir)
 
 
 def _path(root: Path, python: str, path: Iterable[str]) -> str:
@@ -105,8 +112,7 @@ def _path(root: Path, python: str, path: Iterable[str]) -> str:
 def _inside(root: Path, written: str) -> str:
     """The path `written` in the settings: `~` is the account's home, not `$HOME`, and a relative
     path begins at the project."""
-    home, _ = _account()
-    return str(root / (home + written[1:] if written.startswith("~/") else written))
+    return str(root / (account().home + written[1:] if written.startswith("~/") else written))
 
 
 def _system_lang() -> str:

@@ -134,7 +134,9 @@ def user_files() -> Iterator[str]:
         os.environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config"),
         os.path.join(home, "Library", "Application Support"),
     ):
-        yield os.path.join(place, "stackshift", USER_FILE)
+        # `~` stands for no directory where there is neither HOME nor an account.
+        if place.startswith("/"):
+            yield os.path.join(place, "stackshift", USER_FILE)
 
 
 def user(uid: int) -> str:
