@@ -20,8 +20,8 @@ from stackshiftd.effect_performer import EffectPerformer
 from stackshiftd.journal.filesystem import UNWRITABLE
 from stackshiftd.journal.interface import Full, Journal, Overtaken, Owner
 from stackshiftd.parts import Parts
-from stackshiftd.shell.background import daemon_log
 from stackshiftd.shell.background.code_watch import CodeWatch
+from stackshiftd.shell.background.daemon_log import DaemonLog
 from stackshiftd.shell.background.service import Service
 from stackshiftd.shell.catalog import shown
 from stackshiftd.shell.cluster.opening import Client, Offer
@@ -97,6 +97,7 @@ class Daemon:
         self.on_reload: Callable[[dict[str, Any]], None] = lambda _outcome: None
         """Called with what each reload has done, or `{"error": …}`."""
         self._in_memory = in_memory
+        self._daemon_log = DaemonLog(config.data_dir)
         self._warden: Warden | None = None
         self.standby: Standby | None = None
         """While another daemon leads, and until this one has taken over from it."""
@@ -417,7 +418,7 @@ class Daemon:
             self.engine.fail(loss)
             return
         with contextlib.suppress(OSError):
-            daemon_log.trim(self._data_dir)
+            self._daemon_log.look()
         self._parts.upkeep.drop_logs_if_due()
         self._parts.upkeep.compact_if_due()
         self._parts.tasks.begin(self._listener.look())
@@ -429,7 +430,7 @@ class Daemon:
             return
         self.engine.look_at_journal()
         with contextlib.suppress(OSError):  # A log that cannot be emptied stops no work.
-            daemon_log.trim(self._data_dir)
+            self._daemon_log.look()
         self.engine.look_for_room()
         self._parts.clock.watch()
         self._parts.upkeep.drop_logs_if_due()

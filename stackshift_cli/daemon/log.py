@@ -1,12 +1,11 @@
 """The daemon's log, read from its last lines on.
 
 Only whole lines are returned, each once; a line that is still being written stays in `unfinished`.
-A file that became shorter was truncated or replaced, so everything in it is new.
+In a file that became shorter was emptied, and in another one in its place, everything is new.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +21,7 @@ class LogFile:
         self._path = path
         self._at = 0
         self._rest = b""
+        self._inode = 0
 
     @property
     def unfinished(self) -> str:
@@ -38,7 +38,7 @@ class LogFile:
     def new_lines(self) -> list[str]:
         """The whole lines written since the last call."""
         size = self._size()
-        if size < self._at:
+        if size < self._at or self._is_another():
             self._at, self._rest = 0, b""
         if size == self._at:
             return []
@@ -51,6 +51,15 @@ class LogFile:
 
     def _size(self) -> int:
         try:
-            return os.stat(self._path).st_size  # noqa: PTH116
+            return self._path.stat().st_size
         except FileNotFoundError:
             return 0
+
+    def _is_another(self) -> bool:
+        """Is the file not the one that was there the last time?"""
+        before = self._inode
+        try:
+            self._inode = self._path.stat().st_ino
+        except FileNotFoundError:
+            self._inode = 0
+        return before not in (0, self._inode)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stackshiftd.shell.background.daemon_log import trim
+from stackshiftd.shell.background.daemon_log import DaemonLog, trim
 
 LINE = b"a line of the log\n"
 
@@ -80,3 +80,35 @@ def test_full_disk_keeps_no_log_from_being_emptied(
     assert trim(tmp_path, log, max_bytes=500)
     assert [each.name for each in tmp_path.iterdir()] == ["daemon.log"]
     assert (tmp_path / "daemon.log").stat().st_size == 0
+
+
+@pytest.mark.parametrize("put", [False, True], ids=["moved away", "another in its place"])
+def test_log_that_was_moved_away_is_begun_anew(log: int, tmp_path: Path, put: bool) -> None:
+    """As logrotate does it: what was written before is in the old one, what comes is in the new."""
+    ours, path = DaemonLog(tmp_path, log), tmp_path / "daemon.log"
+    ours.look()
+    path.rename(tmp_path / "daemon.log.old")
+    if put:
+        path.touch(mode=0o600)
+    os.write(log, b"between\n")
+    for line in (b"later\n", b"last\n"):
+        ours.look()
+        os.write(log, line)
+    assert path.read_bytes() == b"later\nlast\n"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "daemon.log.old").read_bytes() == LINE * 100 + b"between\n"
+
+
+def test_another_standard_error_is_not_replaced_by_a_log(log: int, tmp_path: Path) -> None:
+    """A terminal's or a service manager's, though there is a log from before; nor is a data
+    directory made again that was moved away."""
+    other = os.open(tmp_path / "other", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    DaemonLog(tmp_path, other).look()
+    os.write(other, b"to the service manager\n")
+    assert (tmp_path / "daemon.log").read_bytes() == LINE * 100
+    ours = DaemonLog(tmp_path, log)
+    moved = tmp_path.rename(tmp_path.with_name("moved"))
+    with pytest.raises(FileNotFoundError):
+        ours.look()
+    assert not tmp_path.exists()
+    moved.rename(tmp_path)

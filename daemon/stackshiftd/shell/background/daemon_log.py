@@ -5,6 +5,9 @@ there too, all of them by appending. So the file is not replaced but emptied, on
 its end has been copied to `daemon.log.1`. Another standard error (a terminal, a service manager's)
 is left alone. It is looked at once a second, and at each start, since a daemon that does not come
 to serve writes too.
+
+Who else moves the log away (logrotate) or removes it gets the lines up to then, and the daemon
+begins another. Workers that were started before that go on writing to the old one.
 """
 
 from __future__ import annotations
@@ -19,6 +22,30 @@ from typing import Final
 from stackshift_jobs.project.discovery import LOG_FILE
 
 MAX_BYTES: Final = 8 << 20
+
+
+class DaemonLog:
+    """The log of `data_dir`, if `fd` appends to it from the beginning."""
+
+    def __init__(self, data_dir: Path, fd: int = 2) -> None:
+        self._data_dir = data_dir
+        self._fd = fd
+        opened = os.fstat(fd)
+        appends = bool(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND)
+        self._is_ours = appends and _is(data_dir / LOG_FILE, opened)
+
+    def look(self) -> None:
+        """Begin another log if this one is not in its place any more, and empty it if it is full.
+        Raises `OSError`."""
+        if not self._is_ours:
+            return
+        path = self._data_dir / LOG_FILE
+        if not _is(path, os.fstat(self._fd)):
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            another = os.open(path, flags, 0o600)
+            os.dup2(another, self._fd)
+            os.close(another)
+        trim(self._data_dir, self._fd)
 
 
 def trim(data_dir: Path, fd: int = 2, max_bytes: int = MAX_BYTES) -> bool:
