@@ -1,8 +1,9 @@
 """The output of a run of `exec`, passed through as it comes, and the exit status of its program.
 
 What the program prints is text in the run's log, from where a follower reads it: so one that comes
-later, or back after the daemon was restarted, sees all of it once. The log is bounded. If some of
-standard output is missing there, that is said, and the status is not one of success.
+later, or back after the daemon was restarted, sees all of it once. The log is bounded, and it is
+text. If some of standard output is missing there, or is not as it was printed, that is said, and
+the status is not one of success.
 """
 
 from __future__ import annotations
@@ -113,8 +114,9 @@ class _Output:
         """Raise `OutputCut` if the run has succeeded, and standard output is not complete."""
         if self._is_cut and run["status"] == "completed":
             raise OutputCut(
-                "the program succeeded, but not all that it printed was kept",
-                hint="let it write to a file: -- sh -c 'COMMAND > FILE'",
+                "the program succeeded, but not all that it printed was kept as it was",
+                hint="it is long, or no UTF-8 text; let it write to a file: -- sh -c 'COMMAND > "
+                "FILE'",
             )
         if self._missing and run["status"] == "completed":
             raise OutputCut(

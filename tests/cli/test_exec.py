@@ -191,6 +191,17 @@ def test_detached_program_has_an_id_and_a_name(here: Shell) -> None:
     assert [each["name"] for each in json.loads(here("jobs", "list", "--json").stdout)] == ["hello"]
 
 
+@pytest.mark.parametrize("data", [r"a\377b\n", r"\200", r"\303"], ids=["byte", "end", "half"])
+def test_output_that_is_no_text_is_not_taken_for_what_was_printed(here: Shell, data: str) -> None:
+    """An archive on standard output, piped into a file, would be destroyed with status 0."""
+    told = here("exec", "--", "printf", data)
+    assert (told.code, "\\x" in told.stdout) == (74, True)
+    assert told.stderr.splitlines()[-2].startswith("error[output_cut]: the program succeeded")
+    told = here("exec", "--", "printf", r"Gr\303\274\303\237e \\xff\r\n")
+    assert told == ("Grüße \\xff\r\n", "", 0)
+    assert here("exec", "--", "sh", "-c", f"printf '{data}' >&2").code == 0
+
+
 def test_cut_output_is_not_taken_for_all_of_it(here: Shell) -> None:
     """A line longer than is kept: the program succeeded, the command says that it did not."""
     told = here("exec", "--", "sh", "-c", "head -c 20000 /dev/zero | tr '\\0' x; echo; echo end")

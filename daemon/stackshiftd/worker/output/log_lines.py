@@ -4,7 +4,8 @@
      "message": "packing 3 items"}
 
 A line that was flushed before its end stands there in parts: each has the same `line`, and the last
-one `ended`. One of which some is missing, or after which lines are, has `cut`.
+one `ended`. One of which some is missing or is not as it was printed (bytes that are not UTF-8), or
+after which lines are missing, has `cut`.
 """
 
 from __future__ import annotations

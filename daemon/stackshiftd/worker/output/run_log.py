@@ -67,6 +67,8 @@ class _Writer:
     decoder: Any = None
     held: str = ""
     line: Line = NO_TEXT
+    is_escaped: bool = False
+    """Were there bytes in it that are not UTF-8? They are not kept as they were."""
     stored: int = 0
     parts: int = 0
     number: str = ""
@@ -242,13 +244,21 @@ class RunLog:
     def _decoded(self, key: _Key, data: bytes) -> str:
         writer = self._writer(key)
         if writer.decoder is None:
-            writer.decoder = _Decoder("backslashreplace")
-        text: str = writer.decoder.decode(data)
-        return text
+            writer.decoder = _Decoder("surrogateescape")
+        return self._escaped(writer, writer.decoder.decode(data))
+
+    def _escaped(self, writer: _Writer, text: str) -> str:
+        """`text` with what stands for bytes that are not UTF-8 as `\\xff`."""
+        if text.isascii():
+            return text
+        shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        writer.is_escaped = writer.is_escaped or shown != text
+        return shown
 
     def _end_line(self, key: _Key, writer: _Writer) -> None:
         text = writer.line.marked()[writer.stored :]
-        is_cut = bool(writer.line.cut_bytes)
+        is_cut = bool(writer.line.cut_bytes) or writer.is_escaped
+        writer.is_escaped = False
         self._keep(key[0], key[1], "", text, writer.number, ended=True, is_cut=is_cut)
         writer.line, writer.stored, writer.parts, writer.number = NO_TEXT, 0, 0, ""
 
@@ -256,7 +266,9 @@ class RunLog:
         writer = self._writers.pop(key, None)
         if writer is None:
             return
-        end = writer.decoder.decode(b"", True) if writer.decoder is not None else ""
+        end = ""
+        if writer.decoder is not None:
+            end = self._escaped(writer, writer.decoder.decode(b"", True))
         writer.line = writer.line.longer(self._secrets(key).mask(writer.held + end))
         if writer.line.text:
             self._end_line(key, writer)
