@@ -74,7 +74,8 @@ def _connect(
 ) -> bare_socket.socket:
     directory = os.path.dirname(address)  # noqa: PTH120 - pathlib takes 5 ms to load
     # Compared as text: if two spellings of one directory differ, it is merely checked as well.
-    if directory != os.fspath(data_dir).rstrip("/") and os.path.exists(directory):  # noqa: PTH110
+    is_inside = directory == os.fspath(data_dir).rstrip("/")
+    if not is_inside and os.path.exists(directory):  # noqa: PTH110
         discovery.check_private(directory)
     sock = bare_socket.socket(bare_socket.AF_UNIX, bare_socket.SOCK_STREAM)
     try:
@@ -86,6 +87,13 @@ def _connect(
                 f"{address} is served by user {uid}, not by you",
                 OTHER_USER,
                 "run the command as that user, or choose another data directory",
+            )
+        if is_inside and info.socket != address and _is_moved(sock, info.socket, address):
+            raise unavailable(
+                f"{data_dir} was moved while its daemon (pid {info.pid}) was running: that daemon "
+                "is about to stop",
+                NOT_LISTENING,
+                f"try again soon; if it hangs, kill {info.pid} ends it",
             )
         if info.protocol != PROTOCOL:
             raise unavailable(
@@ -99,6 +107,27 @@ def _connect(
         sock.close()
         raise
     return sock
+
+
+def _is_moved(sock: bare_socket.socket, announced: str, address: str) -> bool:
+    """Is the socket that the daemon has announced not the one at `address`, where it was reached?
+    Then its directory was moved under it. Within a second it sees that, and stops; a request that
+    it has not answered by then would be lost with the connection.
+
+    The path is looked up as the daemon sees it: one in a container has other paths than ours.
+    """
+    pid = peer_pid(sock)
+    if not pid:
+        return False
+    root = f"/proc/{pid}/root" if sys.platform == "linux" else ""
+    try:
+        here = os.stat(address)  # noqa: PTH116
+        there = os.stat(root + announced)  # noqa: PTH116
+    except FileNotFoundError as missing:
+        return bool(missing.filename != address)
+    except OSError:
+        return False
+    return (here.st_dev, here.st_ino) != (there.st_dev, there.st_ino)
 
 
 def _timeval(seconds: float) -> bytes:

@@ -121,6 +121,26 @@ def test_long_data_directory_is_reached_by_its_short_one(tmp_path: Path) -> None
         fake.stop()
 
 
+def test_daemon_whose_directory_was_moved_is_about_to_stop(daemon: FakeDaemon) -> None:
+    """It still answers at the new place, for less than a second: nothing is sent to it. Another
+    spelling of the same path is no move."""
+    link = daemon.data_dir.parent / "link"
+    link.symlink_to(daemon.data_dir)
+    with Connection.open(link) as opened:
+        assert opened.call("echo", {"a": 1}) == {"a": 1}
+    link.unlink()
+    moved = daemon.data_dir.rename(daemon.data_dir.with_name("moved"))
+    seen = len(daemon.seen)
+    for _ in ("nothing at the old place", "the directory of another project"):
+        with pytest.raises(DaemonUnavailable, match="was moved while its daemon") as raised:
+            Connection.open(moved)
+        assert reason(raised) == unavailable.NOT_LISTENING
+        daemon.data_dir.mkdir(mode=0o700, exist_ok=True)
+        (daemon.data_dir / discovery.SOCKET_FILE).touch()
+    assert len(daemon.seen) == seen
+    (daemon.data_dir / discovery.SOCKET_FILE).unlink()
+
+
 @pytest.mark.parametrize("left", [False, True], ids=["nothing", "files of a killed daemon"])
 def test_daemon_that_cannot_write_is_reached_elsewhere(project: Project, left: bool) -> None:
     """While it holds the journal, in a directory that only we can enter, and whatever is in the
