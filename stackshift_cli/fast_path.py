@@ -27,7 +27,7 @@ def run(argv: list[str]) -> int | None:
     if user_config.may_want_json():
         return None
     try:
-        return _do(command, Session(options), Given(parsed.values))
+        return _do(command, Session(options, " ".join(command.path)), Given(parsed.values))
     except Usage as refused:
         from stackshift_cli.commands.typed_names import as_typed
 

@@ -26,7 +26,7 @@ def execute(command: Command, globals_: Values, values: Values) -> int:
     # A verb may run for days (`runs tail`). What the imports made is not worth looking through.
     gc.freeze()
     gc.enable()
-    session = Session(options)
+    session = Session(options, " ".join(command.path))
     try:
         return int(verb(session, Given(values)))
     except Usage as refused:

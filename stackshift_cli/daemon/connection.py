@@ -29,7 +29,7 @@ from stackshift_jobs.wire.unix_socket import reach
 TYPE_CHECKING = False  # See `errors`: loading `typing` takes too long here.
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any, Final
 
     from stackshift_jobs.wire.bare_socket import socket
@@ -58,6 +58,7 @@ class Connection:
         self._replies: dict[int, tuple[Reply, int]] = {}
         self._notes: deque[tuple[Notification, int]] | None = None  # Until the first arrives.
         self._held = 0
+        self._on_silence: tuple[float, Callable[[], None]] | None = None
         self._end: StackshiftError | None = None
 
     @classmethod
@@ -94,15 +95,29 @@ class Connection:
         return self._sock.fileno()
 
     def call(
-        self, method: str, params: Mapping[str, Any] | None = None, timeout: float | None = None
+        self,
+        method: str,
+        params: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        on_silence: tuple[float, Callable[[], None]] | None = None,
     ) -> Any:
-        """The result of `method`.
+        """The result of `method`. If it has not arrived after the seconds of `on_silence`, its
+        function is called, once.
 
         Raises the error that the daemon answers with, `DaemonUnavailable` if the connection breaks,
         `TimeoutError` after `timeout` seconds (the request may still take effect; the connection
         stays usable)."""
-        deadline = None if timeout is None else monotonic() + timeout
-        id = self._send(method, params or {}, deadline)
+        now = monotonic()
+        deadline = None if timeout is None else now + timeout
+        if on_silence is not None:
+            self._on_silence = now + on_silence[0], on_silence[1]
+        try:
+            return self._answer(method, params or {}, deadline).value()
+        finally:
+            self._on_silence = None
+
+    def _answer(self, method: str, params: Mapping[str, Any], deadline: float | None) -> Reply:
+        id = self._send(method, params, deadline)
         try:
             while id not in self._replies:
                 self._read(deadline, method)
@@ -110,7 +125,7 @@ class Connection:
             self._due.discard(id)
             self._given_up.add(id)
             raise
-        return self._take(id).value()
+        return self._take(id)
 
     def send(self, method: str, params: Mapping[str, Any] | None = None) -> int:
         """Send a request without waiting for its reply; returns its id."""
@@ -208,13 +223,20 @@ class Connection:
 
     def _wait(self, deadline: float | None, what: str) -> None:
         while True:
-            left = None if deadline is None else max(0.0, deadline - monotonic())
+            until = deadline
+            if self._on_silence is not None and (until is None or self._on_silence[0] < until):
+                until = self._on_silence[0]
+            left = None if until is None else max(0.0, until - monotonic())
             # Rounded up, because a wait that ends early would spin; at most a day, because it
             # becomes a C int.
             if self._poll.poll(None if left is None else int(min(left, 86_400.0) * 1000) + 1):
                 return
-            if deadline is not None and monotonic() >= deadline:
+            now = monotonic()
+            if deadline is not None and now >= deadline:
                 raise TimeoutError(f"{what}: the daemon did not answer in time")
+            if self._on_silence is not None and now >= self._on_silence[0]:
+                (_, say), self._on_silence = self._on_silence, None
+                say()
 
     def _take_in(self) -> None:
         """Receive and file what has arrived."""

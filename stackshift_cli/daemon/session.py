@@ -14,7 +14,7 @@ from stackshift_cli.output import effects, messages
 from stackshift_jobs.errors import DaemonUnavailable, NotFound, PayloadRefused
 from stackshift_jobs.project.locate import Project, find_project
 from stackshift_jobs.wire import script
-from stackshift_jobs.wire.unavailable import NOT_LISTENING, unavailable
+from stackshift_jobs.wire.unavailable import NOT_LISTENING
 
 TYPE_CHECKING = False  # See `stackshift_jobs.errors`: loading `typing` takes too long here.
 if TYPE_CHECKING:
@@ -23,13 +23,20 @@ if TYPE_CHECKING:
 
 _ANSWER_SECONDS: Final = 60.0
 """The longest that a healthy daemon takes to answer a request that does not wait for anything."""
+SILENT_SECONDS: Final = 5.0
+"""How long a command waits for such an answer before it says that it waits."""
 
 
 class Session:
-    """The options, project and connection that the functions of the verbs work with."""
+    """The options, project and connection that the functions of the verbs work with. `command` is
+    what the person has typed: `runs list`."""
 
-    def __init__(self, options: Globals) -> None:
+    def __init__(
+        self, options: Globals, command: str = "", silent_seconds: float = SILENT_SECONDS
+    ) -> None:
         self.options = options
+        self._command = command
+        self._silent_seconds = silent_seconds
         self._connection: Connection | None = None
         self._project: Project | None = None
 
@@ -94,21 +101,41 @@ class Session:
             from stackshift_cli.script.client import call_method
 
             return call_method(method, dict(params or {}))
-        return self._answer(method, params, patience + _ANSWER_SECONDS)
+        return self._answer(method, params, patience)
 
     def wait(self, method: str, params: Mapping[str, Any] | None = None) -> Any:
         """Send a request and return the daemon's answer, however long it takes."""
         return self._answer(method, params, None)
 
-    def _answer(self, method: str, params: Mapping[str, Any] | None, seconds: float | None) -> Any:
+    def ask(
+        self,
+        connection: Connection,
+        method: str,
+        params: Mapping[str, Any] | None = None,
+        patience: float | None = 0.0,
+    ) -> Any:
+        """The daemon's answer over `connection`, which must come within a minute plus `patience`
+        seconds, or whenever it comes if that is None. Says so if it takes long. Raises
+        `StackshiftError`."""
+        pid, slow = connection.peer_pid, self._silent_seconds + (patience or 0.0)
+
+        def notice() -> None:
+            from stackshift_cli.daemon.silence import notice
+
+            for line in notice(pid, method, slow):
+                self.say(line)
+
+        limit = None if patience is None else patience + _ANSWER_SECONDS
         try:
-            reply = self.connection().call(method, params, seconds)
+            return connection.call(method, params, limit, (slow, notice))
         except TimeoutError as bad:
-            raise unavailable(
-                f"the daemon did not answer {method} within {seconds:g} s",
-                "no_answer",
-                "stackshift daemon status, then stackshift daemon restart",
-            ) from bad
+            from stackshift_cli.daemon.silence import given_up
+
+            raise given_up(pid, method, limit or 0.0) from bad
+
+    def _answer(self, method: str, params: Mapping[str, Any] | None, patience: float | None) -> Any:
+        try:
+            reply = self.ask(self.connection(), method, params, patience)
         except PayloadRefused as bad:
             if "limit_bytes" not in bad.fields:
                 raise
@@ -120,7 +147,7 @@ class Session:
             from stackshift_cli.daemon.unloaded import explained
 
             raise explained(self.project, job, bad) from None
-        effects.note(method, reply)
+        effects.note(self._command, method, reply)
         return reply
 
     def detail(self, run: str) -> dict[str, Any]:

@@ -13,21 +13,22 @@ if TYPE_CHECKING:
 MAX_REPLIES: Final = 1000
 """The last requests of a command that are remembered; commands that send more say what they do."""
 _MAX_TEXT: Final = 500
-_replies: Final[list[tuple[str, Any]]] = []
+_replies: Final[list[tuple[str, str, Any]]] = []
 
 
-def note(method: str, reply: Any) -> None:
-    """Remember the daemon's reply to a request."""
-    _replies.append((method, reply))
+def note(command: str, method: str, reply: Any) -> None:
+    """Remember the daemon's reply to a request of `method`, which `command` has made."""
+    _replies.append((command, method, reply))
     del _replies[:-MAX_REPLIES]
 
 
 def lines() -> Iterator[str]:
-    """A line for each request that has changed something: `run.start: run_…`."""
+    """A line for each request that has changed something: `stackshift start: run_…`."""
     from stackshift_cli.output.safe_text import safe
     from stackshift_jobs.calls.methods import method
 
-    for name, reply in _replies:
+    for command, name, reply in _replies:
         if not method(name).reads and not name.startswith("feed."):
             what = reply.get("id") if isinstance(reply, dict) else None
-            yield f"{name}: {safe(str(what or messages.compact(reply)))[:_MAX_TEXT]}"
+            text = safe(str(what or messages.compact(reply)))[:_MAX_TEXT]
+            yield f"stackshift {command}: {text}"

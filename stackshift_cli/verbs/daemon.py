@@ -47,7 +47,7 @@ def start(session: Session, _given: Given) -> int:
 
     running, pid = autostart.start_and_open(session.project, lambda _note: None)
     with running as connection:
-        status = connection.call("daemon.status", {}, 60.0)
+        status = session.ask(connection, "daemon.status")
     _say_started(session, status, started=pid is not None)
     if status.get("role") == "follows":
         session.say(f"note: the daemon on {safe(status['leader'])} leads, and this one follows it")
@@ -113,7 +113,8 @@ def reload(session: Session, given: Given) -> int:
     imported, and with `--strict` 5 if runs in flight would not go on as they are recorded: then
     nothing is loaded. Never starts the daemon, and raises `DaemonUnavailable` (3) if none runs."""
     with Connection.open(session.project.data_dir) as connection:
-        reply = connection.call("daemon.reload", {"strict": given.flag("strict")})
+        params = {"strict": given.flag("strict")}
+        reply = session.ask(connection, "daemon.reload", params, None)
     if session.json:
         messages.data(messages.compact(reply))
     return reload_report.say(session, reply)
@@ -123,7 +124,7 @@ def status(session: Session, _given: Given) -> int:
     """`daemon status`: print its status; never starts it, and raises `DaemonUnavailable` (3) if
     none is running."""
     with open_soon(session.project) as connection:
-        reply = connection.call("daemon.status", {}, 60.0)
+        reply = session.ask(connection, "daemon.status")
     if session.json:
         messages.data(messages.compact(reply))
     elif draws(session.options):
@@ -146,7 +147,7 @@ def metrics(session: Session, _given: Given) -> int:
     from stackshift_jobs.values.exposition import exposition
 
     with open_soon(session.project) as connection:
-        reply = connection.call("daemon.metrics", {}, 60.0)
+        reply = session.ask(connection, "daemon.metrics")
     if session.json:
         messages.data(messages.compact(reply))
     else:
@@ -224,7 +225,7 @@ def _stop(session: Session, drain: bool) -> int | None:
         before = announcements(session.project.data_dir)
         try:
             with open_soon(session.project, deadline - monotonic()) as connection:
-                pid, own = _ask_to_stop(connection, drain)
+                pid, own = _ask_to_stop(session, connection, drain)
             break
         except DaemonUnavailable as bad:
             if absent(bad):
@@ -242,11 +243,11 @@ def _stop(session: Session, drain: bool) -> int | None:
     return pid
 
 
-def _ask_to_stop(connection: Connection, drain: bool) -> tuple[int, int]:
+def _ask_to_stop(session: Session, connection: Connection, drain: bool) -> tuple[int, int]:
     """Ask the daemon to stop, and wait until it has ended its connections. Returns its process id,
     and what that is here: 0 if it runs where we do not see processes."""
     own = connection.peer_pid
-    pid = int(connection.call("daemon.stop", {"drain": drain})["pid"])
+    pid = int(session.ask(connection, "daemon.stop", {"drain": drain}, None)["pid"])
     connection.wait_end()
     return pid, own if own == pid else 0
 

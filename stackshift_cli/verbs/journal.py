@@ -117,7 +117,7 @@ def stats(session: Session, _given: Given) -> int:
 def _stats(session: Session) -> dict[str, Any]:
     try:
         with Connection.open(session.project.data_dir) as connection:
-            return dict(connection.call("journal.stats", {}, 60.0))
+            return dict(session.ask(connection, "journal.stats"))
     except DaemonUnavailable as bad:
         if not absent(bad) and bad.fields.get("reason") != NOT_LISTENING:
             raise

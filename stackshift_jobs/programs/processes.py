@@ -96,6 +96,14 @@ def started(pid: int) -> str:
     return next((row.split(None, 1)[1] for row in rows if row[0] not in _ENDED), "")
 
 
+def is_stopped(pid: int) -> bool:
+    """Has the process been stopped, by a signal or by a debugger?"""
+    if ON_LINUX:
+        fields = _stat(pid)
+        return fields is not None and fields[0] in "Tt"
+    return any(row.startswith("T") for row in _ps("-o", "stat=", "-p", str(pid)))
+
+
 def members(group: int) -> set[int]:
     """The processes of the group that run."""
     try:

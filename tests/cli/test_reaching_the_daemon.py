@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from cli.fake_daemon import FakeDaemon
 from helpers.deadline import wait_until
 from helpers.processes import alive
 from stackshift_cli.arguments import Given, Globals
+from stackshift_cli.daemon import silence
 from stackshift_cli.daemon.connection import Connection
 from stackshift_cli.daemon.session import Session
 from stackshift_cli.verbs import daemon as daemon_verbs
+from stackshift_jobs.programs import processes
 from stackshift_jobs.project.discovery import DAEMON_FILE, DaemonInfo, socket_address
 from stackshift_jobs.wire.unavailable import BROKEN, NOT_LISTENING, NOT_RUNNING, unavailable
 
@@ -144,6 +147,70 @@ def test_stop_does_not_wait_for_a_process_of_elsewhere(shell: Shell, lock: int) 
     os.close(lock)
     _, err = stopping.communicate(timeout=60)
     assert (err.decode(), stopping.returncode) == ("stopped stackshiftd (pid 1)\n", 0)
+
+
+@pytest.mark.not_via(why="what is moved is the project of the daemon's own machine")
+def test_project_that_was_moved_has_a_new_daemon_at_once(real: Shell) -> None:
+    """No command is lost to the one that still answers for a moment: it is waited for. (guarantee:
+    one daemon)"""
+    assert real("start", "hello", "--wait").code == 0
+    before = status(real)["pid"]
+    real.directory = real.directory.rename(real.directory.with_name("moved"))
+    told = real("start", "hello", "--wait")
+    assert (told.code, json.loads(told.stdout)) == (0, {"greeting": "Hello, World!"})
+    assert "started stackshiftd (pid " in told.stderr
+    found = status(real)
+    assert (found["project"], found["pid"] != before) == (str(real.directory), True)
+    assert len(real("runs", "list").stdout.splitlines()) == 2
+
+
+class Attentive(Session):
+    """A session that soon says that the daemon is silent, and then continues its process."""
+
+    def __init__(self, directory: Path, pid: int) -> None:
+        super().__init__(Globals(project=str(directory)), silent_seconds=0.01)
+        self.said: list[str] = []
+        self._pid = pid
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+        os.kill(self._pid, signal.SIGCONT)
+
+
+@pytest.mark.not_via(why="the process at the other end is the daemon's own")
+def test_daemon_that_was_stopped_by_a_signal_is_told_and_waited_for(real: Shell) -> None:
+    """For a request that waits for something by nature too: its daemon cannot answer. As soon as
+    the process is continued it does."""
+    assert real("daemon", "start").code == 0
+    pid = status(real)["pid"]
+    said = [
+        f"the daemon (pid {pid}) is stopped and cannot answer; waiting",
+        f"hint: kill -CONT {pid} continues it",
+    ]
+    for method, is_unbounded in (("run.count", False), ("daemon.preflight", True)):
+        session = Attentive(real.directory, pid)
+        session.connection()
+        os.kill(pid, signal.SIGSTOP)
+        session.wait(method) if is_unbounded else session.call(method)
+        assert session.said == said
+        session.hang_up()
+
+
+def test_daemon_that_is_silent_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that runs may be busy; of a request that waits by nature nothing is to be said. Where no
+    process is seen, none is named."""
+    monkeypatch.setattr(processes, "is_stopped", lambda _pid: False)
+    assert silence.notice(4711, "run.list", 5.0) == [
+        "the daemon (pid 4711) has not answered for 5 s; waiting",
+        "hint: stackshift daemon logs shows what it does; Ctrl-C ends the wait",
+    ]
+    assert silence.notice(0, "run.list", 5.0)[0] == "the daemon has not answered for 5 s; waiting"
+    assert silence.notice(4711, "run.wait", 5.0) == []
+    for method, caution in (("run.list", ""), ("run.start", "; the request may still take effect")):
+        bad = silence.given_up(4711, method, 60.0)
+        assert bad.message == f"the daemon (pid 4711) did not answer within 60 s{caution}"
+        assert "kill -9 4711" in bad.hint
+        assert (bad.exit_status, bad.fields["reason"]) == (3, "no_answer")
 
 
 class Turns:

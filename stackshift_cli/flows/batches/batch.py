@@ -20,9 +20,10 @@ from collections import deque
 from time import monotonic
 from typing import Any, Final
 
+from stackshift_cli.daemon import silence
 from stackshift_cli.daemon.connection import Connection
 from stackshift_cli.daemon.feed import until_back
-from stackshift_cli.daemon.session import Session
+from stackshift_cli.daemon.session import SILENT_SECONDS, Session
 from stackshift_cli.flows.batches.input import BatchInput, InputLine
 from stackshift_cli.flows.batches.line import MAX_LINE, Entry, entry
 from stackshift_cli.flows.batches.report import Report, lines
@@ -35,7 +36,6 @@ from stackshift_jobs.errors import (
     from_json,
 )
 from stackshift_jobs.wire.jsonrpc import Reply
-from stackshift_jobs.wire.unavailable import NO_ANSWER, unavailable
 
 CHUNK_RUNS: Final = 500
 """Runs per request. The protocol allows 1,000, but other clients wait while one is handled."""
@@ -98,6 +98,7 @@ class _Batch:
         self._gathered_bytes = 0
         self._chunks: deque[_Chunk] = deque()
         self._heard_at = 0.0
+        self._said_silent = False
         self._stopped_by: StackshiftError | None = None
         self._left: list[int] = []
         """Numbers of lines that the daemon refused temporarily."""
@@ -142,7 +143,7 @@ class _Batch:
             self._make_chunk()
             return
         reads = goes_on and not full and not self._input.ended
-        answered, readable = self._wait(reads, 0.0 if sends else _ANSWER_SECONDS)
+        answered, readable = self._wait(reads, 0.0 if sends else SILENT_SECONDS)
         if answered:
             self._take_answers()
         if readable:
@@ -162,12 +163,20 @@ class _Batch:
         if reads:
             poll.register(self._input.fd, select.POLLIN)
         ready = {fd for fd, _ in poll.poll(seconds * 1000)}
-        if self._chunks and answers not in ready and monotonic() - self._heard_at > _ANSWER_SECONDS:
-            raise unavailable(
-                f"the daemon did not answer run.start_many within {_ANSWER_SECONDS:g} s",
-                NO_ANSWER,
-            )
+        if self._connection is not None and self._chunks and answers not in ready:
+            self._silent(self._connection)
         return answers in ready, reads and self._input.fd in ready
+
+    def _silent(self, connection: Connection) -> None:
+        """Say so if the daemon has been silent for long; raises `DaemonUnavailable` if for too
+        long."""
+        silent = monotonic() - self._heard_at
+        if silent > _ANSWER_SECONDS:
+            raise silence.given_up(connection.peer_pid, "run.start_many", _ANSWER_SECONDS)
+        if silent > SILENT_SECONDS and not self._said_silent:
+            self._said_silent = True
+            for line in silence.notice(connection.peer_pid, "run.start_many", SILENT_SECONDS):
+                self._report.note(line)
 
     # --- Lines in --------------------------------------------------------------------------
 

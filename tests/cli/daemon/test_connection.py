@@ -84,6 +84,26 @@ def test_call_gives_up_in_time_and_drops_the_late_reply(
     assert connection.call("next") == "mine"
 
 
+def test_silence_is_told_once_and_ends_nothing(connection: Connection, daemon: FakeDaemon) -> None:
+    """After its time, before that of the deadline; an answer that comes in time tells nothing."""
+    due: list[tuple[Peer, int]] = []
+    daemon.on("slow", lambda peer, id, _params: due.append((peer, id)))
+    told: list[str] = []
+
+    def answer() -> None:
+        told.append("silent")
+        daemon.wait(lambda: bool(due))
+        due[0][0].answer(due[0][1], "late")
+
+    assert connection.call("slow", timeout=DEADLINE, on_silence=(0.0, answer)) == "late"
+    assert told == ["silent"]
+    with pytest.raises(TimeoutError):
+        connection.call("slow", timeout=0.01, on_silence=(0.0, lambda: told.append("again")))
+    assert told == ["silent", "again"]
+    assert connection.call("echo", {"a": 1}, DEADLINE, (DEADLINE, answer)) == {"a": 1}
+    assert told == ["silent", "again"]
+
+
 def test_replies_come_in_any_order(connection: Connection, daemon: FakeDaemon) -> None:
     """Each has the id of its request; a call in between gets its own."""
     held: list[tuple[Peer, int]] = []

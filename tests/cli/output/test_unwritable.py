@@ -107,7 +107,19 @@ def test_full_standard_output_is_74_and_says_what_was_done(shell: Shell, argv: l
     out, err, code = full(shell, ">FULL", *argv)
     assert (out, code) == ("", 74)
     assert err.startswith(f"error[output]: {REFUSED}\n")
-    assert err.endswith(f"\ndone before that; run.start: {run_id(1)}\n")
+    assert err.endswith(f"\ndone before that; stackshift start: {run_id(1)}\n")
+
+
+@pytest.mark.usefixtures("daemon")
+def test_what_was_done_bears_the_name_that_was_typed(shell: Shell) -> None:
+    """That of the command, on the fast path and off it; the protocol's methods are not known to a
+    person."""
+    for argv in (["state", "set", "k", "1"], ["state", "set", "k", "1", "--ttl=1h"]):
+        _, err, code = full(shell, ">FULL", *argv)
+        done = err.splitlines()[-1]
+        assert (done.startswith("done before that; stackshift state set: "), code) == (True, 74)
+    _, err, _ = full(shell, ">FULL", "event", "send", "paid")
+    assert err.splitlines()[-1].startswith("done before that; stackshift event send: ")
 
 
 def test_full_standard_output_of_a_question(shell: Shell, daemon: FakeDaemon) -> None:
@@ -129,7 +141,7 @@ def test_failure_with_full_standard_output_keeps_its_status(
     daemon.append(record(1, "run.failed", run_id(2)))
     out, err, code = full(shell, ">FULL", "start", "hello", "--wait", "--json")
     assert (out, code) == ("", 1)
-    assert f"{REFUSED}; run.start: {run_id(2)}\n" in err
+    assert f"{REFUSED}; stackshift start: {run_id(2)}\n" in err
     assert "error[run_failed]: " in err
 
 
@@ -137,7 +149,7 @@ def test_failure_with_full_standard_output_keeps_its_status(
 def test_start_into_a_closed_pipe_is_told_with_0(shell: Shell) -> None:
     """The run was started, which is what was asked for; whoever read the pipe has its id."""
     assert closed(shell, "start", "hello") == (
-        f"standard output is closed; run.start: {run_id(1)}\n",
+        f"standard output is closed; stackshift start: {run_id(1)}\n",
         0,
     )
 
