@@ -70,10 +70,12 @@ def standing_still(processes: list[psutil.Process]) -> Iterator[None]:
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.suspend()
-    yield
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            process.resume()
+    try:
+        yield
+    finally:
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
 
 
 def freeze(pair: Pair) -> None:
