@@ -119,6 +119,9 @@ class Located:
     def __fspath__(self) -> str:
         return "/srv"
 
+    def __repr__(self) -> str:
+        return "Located()"  # Without an address, so that each process gives the test one name.
+
 
 @pytest.mark.parametrize(
     ("value", "instead"),
