@@ -11,7 +11,7 @@ import errno
 import sys
 
 from stackshift_cli.errors import DETACHED, UNWRITABLE, OutputClosed, room_hint
-from stackshift_jobs.errors import DiskFull, OutputFailed, StackshiftError
+from stackshift_jobs.errors import BadConfiguration, DiskFull, OutputFailed, StackshiftError
 
 TYPE_CHECKING = False  # See `stackshift_jobs.errors`: loading `typing` takes too long here.
 if TYPE_CHECKING:
@@ -76,6 +76,8 @@ def _refused(bad: OSError) -> StackshiftError:
     message = f"{bad.strerror or bad}{file}"
     if bad.errno in UNWRITABLE:
         return DiskFull(message, hint=room_hint(bad))
+    if bad.errno == errno.EMFILE:
+        return BadConfiguration(message, hint="ulimit -n shows how many may be open: 1024 is usual")
     return StackshiftError(message)
 
 

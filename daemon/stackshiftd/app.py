@@ -238,6 +238,7 @@ def _run(arguments: argparse.Namespace) -> int:
     root = arguments.project.resolve()
     try:
         try:
+            inheritance.check_open_files()
             # Here too, and not only by the command that starts it: a service may start it, and what
             # the jobs are is known only from here on.
             find_project(root)

@@ -15,6 +15,8 @@ import signal
 from pathlib import Path
 from typing import Any, Final
 
+from stackshift_jobs.errors import BadConfiguration
+
 OPEN_FILES: Final = 65_536
 """The soft limit, where it is allowed. Not more: there are programs that close every descriptor up
 to the limit before they do anything else."""
@@ -24,6 +26,8 @@ STACK_BYTES: Final = 8 << 20
 """The usual soft limit. A higher one would be the size of each thread's stack."""
 DATA_UMASK: Final = 0o077
 MIN_OPEN_FILES: Final = 1024
+LEAST_OPEN_FILES: Final = 64
+"""With fewer, a daemon cannot have its files, its workers and a few clients."""
 _OOM_SCORE: Final = "/proc/self/oom_score_adj"
 _CAPPED: Final = {
     "RLIMIT_CPU": "seconds of CPU time",
@@ -57,6 +61,17 @@ def reset() -> list[str]:
             "privileged user may lower it"
         )
     return notes
+
+
+def check_open_files() -> None:
+    """Raise `BadConfiguration` if a daemon cannot work with so few open files as it may have, which
+    would show at the most varied places."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files != resource.RLIM_INFINITY and files < LEAST_OPEN_FILES:
+        raise BadConfiguration(
+            f"only {files} files may be open at once, and a daemon needs {LEAST_OPEN_FILES}",
+            hint="raise the limit of what starts it: ulimit -n 4096, or LimitNOFILE= of a service",
+        )
 
 
 def adopt(umask: int, nice: int) -> str:

@@ -3,6 +3,7 @@ told where it can be."""
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 
 from cli.conftest import SECONDS, Shell
 from cli.fake_daemon import FakeDaemon, record, run_id, run_object
+from stackshift_cli.exit import ended
 from stackshift_cli.output.streams import Data, Talk
 from stackshift_jobs.errors import NotFound, OutputFailed
 
@@ -260,3 +262,18 @@ def test_home_that_cannot_be_looked_at_has_no_settings(shell: Shell) -> None:
     told = shell("config", "set", "color", "never")
     assert (told.stdout, told.code) == ("", 78)
     assert "cannot be changed: File name too long" in told.stderr
+
+
+def test_limit_of_open_files_is_no_bug(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It is named, with the file that was one too many, and the status is that of settings."""
+
+    def opened() -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "/srv/shop/stackshift.toml")
+
+    assert ended(opened, lambda: False, verbose=False) == 78
+    assert capsys.readouterr().err == (
+        "error[configuration]: Too many open files: /srv/shop/stackshift.toml\n"
+        "hint: ulimit -n shows how many may be open: 1024 is usual\n"
+    )
