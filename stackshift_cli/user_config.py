@@ -17,6 +17,7 @@ from stackshift_jobs.project.trust import TRUSTED, USER_FILE, listed, user_files
 
 TYPE_CHECKING = False  # See `stackshift_jobs.errors`: loading `typing` takes too long here.
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
     from typing import Any, Final
 
@@ -47,25 +48,28 @@ class UserConfig:
 
 
 def path() -> Path:
-    """The path of the file, whether or not it exists."""
-    from pathlib import Path
-
+    """The path of the file, whether or not it exists. Raises `BadConfiguration`."""
     import platformdirs
 
-    return _absolute(Path(platformdirs.user_config_dir("stackshift"), USER_FILE))
+    return _own(platformdirs.user_config_dir) / USER_FILE
 
 
 def data_folder() -> Path:
-    """Where the platform wants a user's data of this program to be."""
-    from pathlib import Path
-
+    """Where the platform wants a user's data of this program to be. Raises `BadConfiguration`."""
     import platformdirs
 
-    return _absolute(Path(platformdirs.user_data_dir("stackshift")))
+    return _own(platformdirs.user_data_dir)
 
 
-def _absolute(place: Path) -> Path:
-    """`place`; raises `BadConfiguration` for `~/…`, which nobody's home directory stands for."""
+def _own(directory_of: Callable[[str], str]) -> Path:
+    """Our directory of this kind; raises `BadConfiguration` where nobody's home directory stands
+    for the `~` in it, of which some versions of platformdirs make an error and others a name."""
+    from pathlib import Path
+
+    try:
+        place = Path(directory_of("stackshift"))
+    except RuntimeError:
+        place = Path("~")
     if not place.is_absolute():
         raise BadConfiguration(
             f"uid {os.geteuid()} has no account, and HOME is not set: there is no place for its "

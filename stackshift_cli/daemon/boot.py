@@ -335,7 +335,10 @@ def _user_bus() -> dict[str, str]:
 
 
 def _user_config() -> Path:
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    from stackshift_jobs.project.environment import account
+
+    home = os.environ.get("HOME") or account().home
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path(home, ".config"))
 
 
 def _owner(root: Path) -> str:
