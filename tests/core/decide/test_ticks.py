@@ -19,6 +19,7 @@ from stackshiftd.core.decide.cron.ticks import (
     newest,
     next_after,
     tick_key,
+    zone_of,
 )
 
 BERLIN = "Europe/Berlin"
@@ -122,6 +123,26 @@ def test_invalid_schedule_is_refused(expression: str, timezone: str, told: str) 
     with pytest.raises(Usage) as refused:
         clock_of(expression, timezone, 0)
     assert told in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("Europe/Berlim", "did you mean Europe/Berlin?"),
+        ("europe/berlin", "did you mean Europe/Berlin?"),
+        ("utc", "did you mean UTC?"),
+        ("GMT+2", "Etc/GMT-2, whose sign is the opposite one"),
+        ("utc-05:00", "Etc/GMT+5, whose sign is the opposite one"),
+        ("+0200", "Etc/GMT-2, whose sign is the opposite one"),
+        ("PST", 'an IANA name such as "Europe/Berlin"'),
+        ("GMT+99", 'an IANA name such as "Europe/Berlin"'),
+    ],
+)
+def test_zone_that_is_not_known_is_told_what_may_be_meant(name: str, meant: str) -> None:
+    """No other abbreviation or offset is: a schedule would be hours off."""
+    with pytest.raises(Usage) as refused:
+        zone_of(name)
+    assert refused.value.hint.startswith(meant)
 
 
 @pytest.mark.parametrize(

@@ -223,15 +223,31 @@ def zone_of(name: str) -> tzinfo:
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError) as bad:
-        known = available_timezones()
-        near = difflib.get_close_matches(name, known, 1)
-        hint = 'an IANA name such as "Europe/Berlin"'
-        if near:
-            hint = f"did you mean {near[0]}?"
-        elif not known:
-            hint = "this machine has no time zone database: install tzdata, as a system package "
-            hint += "or from PyPI"
-        raise Usage(f"{name!r} is not a known time zone", hint=hint) from bad
+        raise Usage(f"{name!r} is not a known time zone", hint=_zone_hint(name)) from bad
+
+
+_OFFSET: Final = re.compile(r"(?:GMT|UTC)?([+-])([0-9]{1,2})(?::?00)?", re.IGNORECASE)
+_ABBREVIATION: Final = re.compile(r"[A-Z]{2,5}")
+
+
+def _zone_hint(name: str) -> str:
+    """What may be meant by a zone that is not known."""
+    known = available_timezones()
+    if not known:
+        return (
+            "this machine has no time zone database: install tzdata, as a system package or from "
+            "PyPI"
+        )
+    if offset := _OFFSET.fullmatch(name):
+        fixed = f"Etc/GMT{'-' if offset[1] == '+' else '+'}{int(offset[2])}"
+        if fixed in known:
+            return f"{fixed}, whose sign is the opposite one, or a place: Europe/Berlin"
+    if alike := next((each for each in known if each.lower() == name.lower()), None):
+        return f"did you mean {alike}?"
+    if not (offset or _ABBREVIATION.fullmatch(name)):
+        for near in difflib.get_close_matches(name, known, 1):
+            return f"did you mean {near}?"
+    return 'an IANA name such as "Europe/Berlin"'
 
 
 # --- Searching -----------------------------------------------------------------------------
