@@ -21,8 +21,9 @@ LOOK_AGAIN_MS: Final = 5_000
 
 
 class CodeWatch:
-    """Calls `reload` when the project's code differs from what was last loaded, and `reread` when
-    its settings do."""
+    """Calls `reload` when the project's code differs from what people know to be loaded, and
+    `reread` when its settings do. (A worker that begins after a save loads it by itself, and nobody
+    would hear of it.)"""
 
     def __init__(
         self, code: LoadedCode, reload: Callable[[], Any], reread: Callable[[], Any]
@@ -38,7 +39,7 @@ class CodeWatch:
             imports = self._code.imports
             if self._code.settings_differ():
                 self._reread()
-            if self._code.changed():
+            if self._differs():
                 await self._reload()
             if self._code.changed() and self._code.imports != imports:
                 continue  # it was saved again meanwhile
@@ -49,9 +50,12 @@ class CodeWatch:
                 log.warning("changes are not reported (%s): looking every few seconds", bad)
                 await asyncio.sleep(LOOK_AGAIN_MS / 1000)
 
+    def _differs(self) -> bool:
+        return bool(self._code.changed() or self._code.untold())
+
     def _is_moved(self, folders: list[Path]) -> bool:
         code = self._code
-        return bool(code.changed()) or code.settings_differ() or code.folders() != folders
+        return self._differs() or code.settings_differ() or code.folders() != folders
 
     async def _until_changed(self, folders: list[Path]) -> None:
         """Wait for a change in `folders`, or of what they are."""
