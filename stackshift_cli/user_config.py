@@ -72,8 +72,7 @@ def _own(directory_of: Callable[[str], str]) -> Path:
         place = Path("~")
     if not place.is_absolute():
         raise BadConfiguration(
-            f"uid {os.geteuid()} has no account, and HOME is not set: there is no place for its "
-            "settings",
+            f"uid {os.geteuid()} has no account, and HOME is not set: its settings have no place",
             hint="set HOME to a directory where it can write",
         )
     return place

@@ -22,7 +22,7 @@ def test_lines_of_a_growing_log_are_each_read_once(tmp_path: Path) -> None:
 
 
 def test_log_in_the_place_of_one_that_was_moved_away_is_read_whole(tmp_path: Path) -> None:
-    """Also if it is the longer one by the time it is looked at; or if there was none meanwhile."""
+    """Even if the new file is longer than the old one, or there was no file for a while."""
     path = tmp_path / "daemon.log"
     log = LogFile(path)
     path.write_text("a\n")
