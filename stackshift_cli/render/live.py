@@ -25,6 +25,7 @@ from stackshift_cli.daemon.session import Session
 from stackshift_cli.render.console import console, glyphs
 from stackshift_cli.render.picture import Frame, picture
 from stackshift_cli.screen.echo import echo_off, is_foreground
+from stackshift_cli.screen.signals import Signals
 from stackshift_jobs.errors import DaemonUnavailable, NotFound
 from stackshift_jobs.values.limits import FINISHED
 
@@ -47,15 +48,17 @@ def draw_until_end(session: Session, run_id: str, deadline: Deadline) -> dict[st
     """Draw the run `run_id` until it ends and return the run object. Raises `TimedOut` at
     `deadline`."""
     drawing = _Drawing(session, run_id)
-    with echo_off(drawing.terminal, drawing):
-        drawing.live.start()
+    with echo_off(drawing.terminal, drawing) as signals:
+        with signals.drawing():
+            drawing.live.start()
         try:
-            return _drawn_until_end(drawing, deadline)
+            return _drawn_until_end(drawing, deadline, signals)
         finally:
-            drawing.stop()
+            with signals.drawing():
+                drawing.stop()
 
 
-def _drawn_until_end(drawing: _Drawing, deadline: Deadline) -> dict[str, Any]:
+def _drawn_until_end(drawing: _Drawing, deadline: Deadline, signals: Signals) -> dict[str, Any]:
     run_id = str(drawing.run["id"])
     if drawing.run["status"] in FINISHED:
         return drawing.run
@@ -67,7 +70,10 @@ def _drawn_until_end(drawing: _Drawing, deadline: Deadline) -> dict[str, Any]:
             return happening.run
         if isinstance(happening, FeedRecord):
             drawing.take(happening.body)
-        drawing.refresh()
+        if drawing.is_due():
+            drawing.ask()
+            with signals.drawing():
+                drawing.draw()
         deadline.check(run_id)
     raise AssertionError("a feed of a run ends with the run")
 
@@ -92,6 +98,7 @@ class _Drawing:
         self._took = 0.0
         self._asked_at = time.monotonic()
         self._log_seen: Any = 0
+        self._is_over = False
 
     def _new_live(self) -> Live:
         return Live(self._live_frame(), console=self.screen, auto_refresh=False, transient=True)
@@ -103,6 +110,8 @@ class _Drawing:
 
     def come_back(self) -> None:
         """Go on below whatever was printed meanwhile. A `Live` that was stopped would erase it."""
+        if self._is_over:
+            return
         self.live = self._new_live()
         self.live.start()
         self._changed, self._drawn_at = True, 0.0
@@ -117,16 +126,18 @@ class _Drawing:
         run_detail.add(self.run, record)
         self._changed = True
 
-    def refresh(self) -> None:
-        """Redraw if something has changed, but not more often than `_FRAME_SECONDS`."""
+    def is_due(self) -> bool:
+        """Is there something new to draw, and has the last frame been shown for long enough?"""
         pause = _FRAME_SECONDS if self._changed else _CLOCK_SECONDS
         pause = max(pause, _LEISURE * self._took)
-        if time.monotonic() - self._drawn_at < pause or not is_foreground(self.terminal):
-            return
-        # If the daemon is gone for a moment, the follower waits for it and reports it.
+        return time.monotonic() - self._drawn_at >= pause and is_foreground(self.terminal)
+
+    def ask(self) -> None:
+        """Ask the daemon for what the feed does not tell: why the run is not progressing, its
+        output, its children. If the daemon is gone for a moment, the follower waits for it and
+        reports it."""
         with contextlib.suppress(DaemonUnavailable):
             self._ask()
-        self._draw()
 
     def _ask(self) -> None:
         reply = self.session.call("run.why", {"run": self.run["id"]})
@@ -159,11 +170,13 @@ class _Drawing:
 
     def stop(self) -> None:
         """Erase the live frame and print the last one, which stays."""
-        self._draw()
+        self.draw()
         self.live.stop()
+        self._is_over = True
         self.screen.print(self._frame(self.screen.width))
 
-    def _draw(self) -> None:
+    def draw(self) -> None:
+        """Draw the live frame anew."""
         began = time.monotonic()
         self._erase_broken_lines()
         self.live.update(self._live_frame(), refresh=True)

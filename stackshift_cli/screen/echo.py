@@ -16,8 +16,9 @@ import os
 import signal
 import termios
 from collections.abc import Iterator
-from types import FrameType
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
+
+from stackshift_cli.screen.signals import Signals
 
 _LOCAL: Final = 3
 """The index of the local modes, of which echo is one, in what `tcgetattr` returns."""
@@ -44,22 +45,17 @@ def is_foreground(terminal: int) -> bool:
 
 
 @contextlib.contextmanager
-def echo_off(terminal: int, picture: Picture) -> Iterator[None]:
+def echo_off(terminal: int, picture: Picture) -> Iterator[Signals]:
     """Within the block the terminal with the descriptor `terminal` shows nothing of what is typed,
-    while this process is in its foreground. `picture` leaves it while the process is stopped."""
+    while this process is in its foreground. `picture` leaves it while the process is stopped, but
+    not in the middle of what is drawn within `drawing()` of the signals."""
     echo = _Echo(terminal, picture)
-    before: dict[int, Any] = {}
-    for number, handler in echo.handlers.items():
-        # What is ignored, as SIGHUP is under nohup, stays so.
-        if signal.getsignal(number) == signal.SIG_DFL:
-            before[number] = signal.signal(number, handler)
-    try:
-        echo.hide()
-        yield
-    finally:
-        echo.restore()
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with echo.signals:
+        try:
+            echo.hide()
+            yield echo.signals
+        finally:
+            echo.restore()
 
 
 class _Echo:
@@ -67,11 +63,13 @@ class _Echo:
         self._terminal = terminal
         self._picture = picture
         self._hidden = False
-        self.handlers: dict[int, Any] = {
-            signal.SIGTSTP: self._stopped,
-            signal.SIGCONT: self._continued,
-            **dict.fromkeys(_ENDING, self._ended),
-        }
+        self.signals = Signals(
+            {
+                signal.SIGTSTP: self._stopped,
+                signal.SIGCONT: self._continued,
+                **dict.fromkeys(_ENDING, self._ended),
+            }
+        )
 
     def hide(self) -> None:
         """Turn echo off, unless it is off or the terminal is another's now: a process in the
@@ -94,22 +92,18 @@ class _Echo:
                 termios.tcsetattr(self._terminal, termios.TCSADRAIN, modes)
         self._hidden = False
 
-    def _stopped(self, number: int, _frame: FrameType | None) -> None:
+    def _stopped(self, number: int) -> None:
         self._picture.leave()
         self.restore()
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
-        # Here the process stands still until it is continued.
-        signal.signal(number, self._stopped)
+        self.signals.pass_on(number)
         self.hide()
         self._picture.come_back()
 
-    def _continued(self, _number: int, _frame: FrameType | None) -> None:
+    def _continued(self, _number: int) -> None:
         self.hide()
 
-    def _ended(self, number: int, _frame: FrameType | None) -> None:
+    def _ended(self, number: int) -> None:
         with contextlib.suppress(OSError):  # After SIGHUP the terminal may be gone.
             self._picture.leave()
         self.restore()
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
+        self.signals.pass_on(number)

@@ -19,8 +19,10 @@ import sys
 import termios
 import tty
 from collections.abc import Sequence
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, ClassVar, Final, NamedTuple, Protocol, Self
+
+from stackshift_cli.screen.signals import Signals
 
 _READ_BYTES: Final = 4096
 
@@ -54,7 +56,14 @@ class Terminal:
         self._modes: list[Any] = termios.tcgetattr(self._input)
         self._shown: list[Line] = []
         """The lines that are on the screen."""
-        self._handlers: dict[int, Any] = {}
+        self._signals = Signals(
+            {
+                signal.SIGWINCH: self._resized,
+                signal.SIGTSTP: self._stopped,
+                signal.SIGTERM: self._terminated,
+                signal.SIGHUP: self._terminated,
+            }
+        )
         self.wakes, self.wake = os.pipe()
         """Whatever is written to `wake` ends `wait`."""
         os.set_blocking(self.wake, False)
@@ -71,17 +80,11 @@ class Terminal:
         return max(1, size.columns), max(2, size.lines)
 
     def __enter__(self) -> Self:
-        handlers = {
-            signal.SIGWINCH: self._resized,
-            signal.SIGTSTP: self._stopped,
-            signal.SIGTERM: self._terminated,
-            signal.SIGHUP: self._terminated,
-        }
-        for number, handler in handlers.items():
-            self._handlers[number] = signal.signal(number, handler)
+        self._signals.__enter__()
         self._wakeup_before = signal.set_wakeup_fd(self.wake, warn_on_full_buffer=False)
         try:
-            self._begin()
+            with self._signals.drawing():
+                self._begin()
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -96,8 +99,7 @@ class Terminal:
         # A second Ctrl-C must not leave the terminal half restored.
         interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.set_wakeup_fd(self._wakeup_before)
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+        self._signals.__exit__(None, None, None)
         self._end()
         signal.signal(signal.SIGINT, interrupt)
 
@@ -149,19 +151,16 @@ class Terminal:
 
     # --- Signals ---------------------------------------------------------------------------
 
-    def _resized(self, _number: int, _frame: FrameType | None) -> None:
+    def _resized(self, _number: int) -> None:
         self.forget()
 
-    def _stopped(self, number: int, _frame: FrameType | None) -> None:
+    def _stopped(self, number: int) -> None:
         self._end()
-        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
-        # Here the process stands still until `fg`.
-        signal.signal(signal.SIGTSTP, self._stopped)
+        self._signals.pass_on(number)
         with contextlib.suppress(Gone):
             self._begin()
 
-    def _terminated(self, number: int, _frame: FrameType | None) -> None:
+    def _terminated(self, number: int) -> None:
         raise SystemExit(128 + number)
 
 
@@ -174,7 +173,10 @@ class Screen(Terminal):
     def draw(self, lines: list[Line]) -> None:
         """Show `lines`, which are as many as the screen has. Raises `Gone` if nothing can be shown
         any more."""
-        # Set first: a signal that arrives while these are sent has everything drawn anew.
+        with self._signals.drawing():
+            self._draw(lines)
+
+    def _draw(self, lines: list[Line]) -> None:
         before, self._shown = self._shown, lines
         parts = [] if before else ["\x1b[2J"]
         for n, line in enumerate(lines):
@@ -196,9 +198,10 @@ class Region(Terminal):
         any more."""
         if lines == self._shown and not printed:
             return
-        erase = self._erase()
-        self._shown = lines
-        self._write(erase + "".join(f"{line.sent}\x1b[0m\r\n" for line in (*printed, *lines)))
+        with self._signals.drawing():
+            erase = self._erase()
+            self._shown = lines
+            self._write(erase + "".join(f"{line.sent}\x1b[0m\r\n" for line in (*printed, *lines)))
 
     def _erase(self) -> str:
         """What erases the lines that are shown: in a terminal that has become narrower since, each
@@ -207,7 +210,7 @@ class Region(Terminal):
         rows = sum(1 + max(0, line.cells - 1) // width for line in self._shown)
         return f"\x1b[{rows}A\r\x1b[J" if rows else "\r\x1b[J"
 
-    def _resized(self, _number: int, _frame: FrameType | None) -> None:
+    def _resized(self, _number: int) -> None:
         """What is shown is still known: it is erased by the next `draw`."""
 
     def _end(self) -> None:
