@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from _thread import start_new_thread
 from asyncio import get_running_loop
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextvars import copy_context
-from threading import Thread
 from typing import Any, TypedDict
 
 from stackshift_jobs.errors import CommandFailed, Usage
@@ -117,7 +117,8 @@ async def run_command_awaited(program: Program, check: bool) -> CommandResult:
             loop.call_soon_threadsafe(ended.set_result, None)
 
     # A thread of its own: a pool's could all be taken by functions that wait for something else.
-    Thread(target=copy_context().run, args=(wait,), name="program", daemon=True).start()
+    # And not a `Thread`: a hook of `threading.settrace` that raises would end that before it began.
+    start_new_thread(copy_context().run, (wait,))
     cancelled: asyncio.CancelledError | None = None
     while not ended.done():
         try:

@@ -450,7 +450,10 @@ class StepCalls:
 
 def _settled(futures: list[Future[R]]) -> list[R]:
     """All results in order, or the error with the lowest index. If any item waits, its `Unwinding`
-    takes precedence, because its outcome is not known yet."""
+    takes precedence, because its outcome is not known yet. Raises `RuntimeError` if an item was
+    lost with its thread."""
+    if not all(future.done() for future in futures):
+        raise RuntimeError("a thread that ctx.step.map had started died")
     for future in futures:
         if isinstance(error := future.exception(), Unwinding):
             raise error

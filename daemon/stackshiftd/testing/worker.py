@@ -77,6 +77,11 @@ class LocalWorker(Worker):
         self.dead = True
         self._pipe.hang_up()
 
+    def break_down(self, error: BaseException) -> None:
+        """Let the test fail, and die."""
+        self._home.broken = error
+        self.die()
+
     def _gone(self) -> None:
         self.dead = True
         self._over.set()
@@ -169,9 +174,9 @@ class LocalProcess:
         self._home = home
         self._sock = theirs.dup()
         self._loop = asyncio.new_event_loop()
-        step_functions.install(self._loop)
-        self._loop.set_exception_handler(self._broke)
         self._worker = LocalWorker(self._sock, home)
+        step_functions.install(self._loop, self._worker.break_down)
+        self._loop.set_exception_handler(self._broke)
         home.workers.append(self._worker)
         self._thread = threading.Thread(target=self._run, name="stackshift-worker", daemon=True)
         self._thread.start()

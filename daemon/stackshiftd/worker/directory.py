@@ -117,3 +117,7 @@ class StepThreads(ThreadPoolExecutor):
                 reset()
 
         return super().submit(at_home)
+
+    def all_alive(self) -> bool:
+        """Is there still each thread that was started?"""
+        return all(thread.is_alive() for thread in list(self._threads))

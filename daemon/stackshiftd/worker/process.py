@@ -31,6 +31,7 @@ from stackshift_jobs.values.secrets import PROCESS
 from stackshiftd.core import commands as c
 from stackshiftd.core.records import Error
 from stackshiftd.worker import (
+    breakdown,
     code_files,
     directory,
     loader,
@@ -124,6 +125,8 @@ class Worker:
         self._loop: asyncio.AbstractEventLoop
         self._lease = lease
         self._outputs = outputs
+        self._own: OwnLog | None = None
+        """The daemon's log, once its name there is known."""
         self.pipes = ProgramPipes()
         self.step_calls = StepCalls()
         self._over = Event()
@@ -133,7 +136,7 @@ class Worker:
         self._beat_seconds = BEAT_SECONDS
         self._logs: Path | None = None
         self._secret_terms = SecretTerms()
-        self._threads = Threads(self._ended)
+        self._threads = Threads(self._ended, self.break_down)
         self._executions: dict[str, LoopedExecution | ThreadedExecution] = {}
         self._recalled: dict[str, list[Recall]] = {}
         self._earlier: dict[str, list[EarlierTries]] = {}
@@ -142,6 +145,7 @@ class Worker:
         self._rehearsals = ThreadPoolExecutor(1, "rehearsals")
         self._draining = False
         self._functions: StepFunctions
+        self._pools: list[Threads | StepFunctions] = [self._threads]
         self._orders = 0
         """How many executions have been asked for."""
         self._leaving: list[tuple[str, int]] = []
@@ -180,7 +184,8 @@ class Worker:
         self._loop = loop
         # For `def` steps of async handlers; each handler may run several at a time.
         threads = max(32, 2 * self._hello.slots)
-        self._functions = StepFunctions(loop, self._pipe, threads)
+        self._functions = StepFunctions(loop, self._pipe, threads, self.break_down)
+        self._pools.append(self._functions)
         # For what these ask of asyncio themselves (`asyncio.to_thread`): it must not starve them.
         loop.set_default_executor(directory.StepThreads(threads))
         self._pipe.attach(loop)
@@ -238,7 +243,7 @@ class Worker:
         """Import the project's jobs and return the `Greeting`."""
         assert self._outputs is not None
         out, err, log = self._outputs
-        own = OwnLog(log, f"{hello.worker}: ")
+        own = self._own = OwnLog(log, f"{hello.worker}: ")
         if refused := inheritance.adopt(hello.umask, hello.nice):
             own.write("log", f"WARNING {refused}\n".encode())
         PROCESS.when_first = lambda: self._pipe.send(KnowsSecrets())
@@ -264,6 +269,10 @@ class Worker:
         gc.set_threshold(*GC_THRESHOLD)
         return Greeting(os.getpid(), sys.executable, jobs, failed, loader.queue_terms(), files)
 
+    def break_down(self, error: BaseException) -> None:
+        """End the process, because of an error in its own code."""
+        breakdown.end_process(error, self._own)
+
     def _gone(self) -> None:
         """End the process at once: the daemon is gone."""
         self.step_calls.close()
@@ -273,8 +282,8 @@ class Worker:
         if self._lease is not None:
             self._lease.require()
         if not self._executions:
-            streams.put_back()
             process_state.put_back()
+            streams.put_back()
         self._orders += 1
         recalled = self._recalled.pop(order.run, [])
         earlier = self._earlier.pop(order.run, [])
@@ -314,7 +323,8 @@ class Worker:
                 call_handler(execution, self._loop_port(execution), self._pipe, self._ended)
             else:
                 self._threads.submit(execution, self._thread_port(execution), self._pipe)
-        except Exception as bad:  # No thread can be started, say. Nothing of the handler has run.
+        except (OSError, RuntimeError, MemoryError) as bad:
+            # No thread can be started, say. Nothing of the handler has run.
             execution.programs.close(Unwinding("ended"))
             execution.log.close()
             self._ended(execution)
@@ -332,6 +342,12 @@ class Worker:
 
     def _rehearse(self, order: Rehearse, recalls: list[Recall]) -> None:
         """Show what the handler of a run would do; one after the other, on a thread of its own."""
+        try:
+            self._show(order, recalls)
+        except BaseException as bad:
+            self.break_down(bad)
+
+    def _show(self, order: Rehearse, recalls: list[Recall]) -> None:
         run = order.execute.run
         job = _job(order.execute.job)
         if job is None:
@@ -403,14 +419,23 @@ class Worker:
 
         On a thread, because a handler may block the loop for longer than heartbeats may be missing.
         """
-        beaten = 0.0
-        while not self._over.is_set():
-            now = monotonic()
-            if now - beaten >= self._beat_seconds:
-                self._pipe.send(Beat(self._orders, self._known(), self._step_beats(now)))
-                beaten = now
-            self._look_at_steps(now)
-            self._over.wait(SLOW_SECONDS / 2)
+        try:
+            beaten = 0.0
+            while not self._over.is_set():
+                now = monotonic()
+                if now - beaten >= self._beat_seconds:
+                    self._pipe.send(Beat(self._orders, self._known(), self._step_beats(now)))
+                    beaten = now
+                    self._look_at_threads()
+                self._look_at_steps(now)
+                self._over.wait(SLOW_SECONDS / 2)
+        except BaseException as bad:
+            self.break_down(bad)
+
+    def _look_at_threads(self) -> None:
+        """Raise `RuntimeError` if a thread has died, and what it was given is lost."""
+        if not all(pool.all_alive() for pool in self._pools):
+            raise RuntimeError("a thread of this worker has died")
 
     def _look_at_steps(self, now: float) -> None:
         # Not in the loop above, whose variables would keep the last execution until the next one.
@@ -504,10 +529,14 @@ def main(fd: int, outputs: Outputs, lease_fd: int | None = None) -> None:
         return
     loop = new_loop(worker.pipes)
     asyncio.set_event_loop(loop)
-    step_functions.install(loop)
+    step_functions.install(loop, worker.break_down)
     worker.serve(loop)
-    while True:  # The function of a step may have stopped it, and means its own.
-        loop.run_forever()
+    try:
+        while True:  # The function of a step may have stopped it, and means its own.
+            loop.run_forever()
+    except BaseException as bad:
+        # To leave `main` would end the process only when all of its threads have ended.
+        worker.break_down(bad)
 
 
 def _disregard_signals() -> None:

@@ -12,7 +12,7 @@ import dis
 from asyncio import current_task, get_running_loop, timeout
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
-from functools import lru_cache, wraps
+from functools import lru_cache, partial, wraps
 from inspect import CO_COROUTINE, isawaitable
 from types import CodeType
 from typing import Any, Final, Protocol
@@ -28,6 +28,7 @@ from stackshift_jobs.handler.scope import current_step
 from stackshift_jobs.programs.supervisor import current_supervisor
 from stackshift_jobs.values.clocks import monotonic
 from stackshift_jobs.values.durations import short_ms
+from stackshiftd.worker.breakdown import OnError, is_own
 from stackshiftd.worker.directory import StepThreads
 from stackshiftd.worker.frames import Stuck
 from stackshiftd.worker.loop.eager_tasks import started
@@ -128,14 +129,21 @@ class Running:
 class StepFunctions:
     """The functions of all executions of a worker. All methods are for its loop's thread."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, pipe: Pipe, threads: int) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, pipe: Pipe, threads: int, on_error: OnError
+    ) -> None:
         self._loop = loop
         self._pipe = pipe
+        self._on_error = on_error
         self._pool = StepThreads(threads)
 
     def close(self) -> None:
         """End the threads as they become idle."""
         self._pool.shutdown(wait=False)
+
+    def all_alive(self) -> bool:
+        """Is there still each thread that was started?"""
+        return self._pool.all_alive()
 
     def perform(self, execution: Owner, call: Caller, op: ops.Perform) -> Ended | None:
         """Call the function. Returns how it has ended, if it did so at once; otherwise
@@ -233,7 +241,7 @@ class StepFunctions:
             else:
                 running.end(value, error)
 
-        future = self._pool.submit(work)
+        future = self._pool.submit(self._on_thread, work)
 
         def cancel() -> None:
             if future.cancel():
@@ -241,6 +249,12 @@ class StepFunctions:
                 loop.call_soon(running.end, None, Escaped(asyncio.CancelledError()))
 
         running.cancel = cancel
+
+    def _on_thread(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException as bad:  # Not of the function: what it raises is caught there.
+            self._on_error(bad)
 
     def _limit(self, running: Running) -> None:
         """Start the clock of a function that has begun on a thread."""
@@ -352,11 +366,12 @@ def _seconds(op: ops.Perform) -> float | None:
     return None if op.timeout_ms is None else op.timeout_ms / 1000
 
 
-def install(loop: asyncio.AbstractEventLoop) -> None:
+def install(loop: asyncio.AbstractEventLoop, on_error: OnError) -> None:
     """Prepare the loop of a worker for the functions of steps. A function has it to itself, as far
-    as it can tell: what it leaves behind ends with the execution, and it sees no other tasks."""
+    as it can tell: what it leaves behind ends with the execution, and it sees no other tasks.
+    `on_error` gets what a callback of the worker's own raises."""
     loop.set_task_factory(_task_factory)  # type: ignore[arg-type]
-    loop.set_exception_handler(_report)
+    loop.set_exception_handler(partial(_report, on_error))
     _loops.add(loop)
     if not hasattr(asyncio.all_tasks, "__wrapped__"):
         asyncio.all_tasks = asyncio.tasks.all_tasks = _own_tasks(asyncio.all_tasks)
@@ -390,9 +405,12 @@ class Task(asyncio.Task[Any]):
     context: Context
 
 
-def _report(loop: asyncio.AbstractEventLoop, told: dict[str, Any]) -> None:
+def _report(on_error: OnError, loop: asyncio.AbstractEventLoop, told: dict[str, Any]) -> None:
     """Report an error that nobody has asked a task for, in the log of the step that created it. It
     is noticed when the task is freed, which may be in the middle of anything else."""
+    error = told.get("exception")
+    if "handle" in told and error is not None and is_own(error):
+        on_error(error)
     task = told.get("task") or told.get("future")
     if isinstance(task, Task):
         task.context.copy().run(loop.default_exception_handler, told)

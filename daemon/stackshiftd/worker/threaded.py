@@ -30,6 +30,7 @@ from stackshift_jobs.programs.supervisor import current_supervisor
 from stackshift_jobs.values.secrets import current_secrets
 from stackshiftd.core import commands as c
 from stackshiftd.worker import contexts, directory
+from stackshiftd.worker.breakdown import OnError
 from stackshiftd.worker.execution import (
     DRAINED,
     UNDOES,
@@ -410,11 +411,12 @@ class Threads:
     Their number is bounded: the daemon assigns no more executions than the worker has slots.
     """
 
-    def __init__(self, on_end: Callable[[Execution], None]) -> None:
+    def __init__(self, on_end: Callable[[Execution], None], on_error: OnError) -> None:
         self._on_end = on_end
+        self._on_error = on_error
         self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._idle = 0
-        self._started = 0
+        self._started: list[Thread] = []
         self.active = 0
         """The number of handlers that are running."""
         self._lock = Lock()
@@ -427,28 +429,37 @@ class Threads:
                 self._idle -= 1
             else:
                 # Daemon threads: no handler can keep the process alive when the daemon ends it.
-                Thread(target=self._serve, name=f"handler-{self._started + 1}", daemon=True).start()
-                self._started += 1
+                name = f"handler-{len(self._started) + 1}"
+                started = Thread(target=self._serve, name=name, daemon=True)
+                started.start()
+                self._started.append(started)
             self.active += 1
         self._work.put(lambda: self._call(execution, port, pipe))
 
     def close(self) -> None:
         """End the threads as they become idle; nothing may be submitted afterwards."""
-        for _ in range(self._started):
+        for _ in self._started:
             self._work.put(None)
 
+    def all_alive(self) -> bool:
+        """Is there still each thread that was started?"""
+        return all(thread.is_alive() for thread in list(self._started))
+
     def _serve(self) -> None:
-        directory.own()
-        while True:
-            work = self._work.get()
-            if work is None:
-                return
-            # A context of its own: the next handler sees no context variables of this one.
-            contexts.fresh().run(work)
-            directory.reset()
-            with self._lock:
-                self.active -= 1
-                self._idle += 1
+        try:
+            directory.own()
+            while True:
+                work = self._work.get()
+                if work is None:
+                    return
+                # A context of its own: the next handler sees no context variables of this one.
+                contexts.fresh().run(work)
+                directory.reset()
+                with self._lock:
+                    self.active -= 1
+                    self._idle += 1
+        except BaseException as bad:
+            self._on_error(bad)
 
     def _abandon(self, execution: ThreadedExecution, pipe: Pipe) -> None:
         """End the execution of a handler that does not let itself be unwound; the thread that calls
