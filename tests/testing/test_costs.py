@@ -8,12 +8,14 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any, cast
 
 import pytest
 
 from core.story import Story
+from helpers.batches import Batches
 from journal.builders import claimed, opened
 from journal.disk import Disk
 from stackshift_jobs import AsyncJobContext, JobContext
@@ -26,6 +28,7 @@ from stackshiftd.journal.memory import MemoryJournal
 from stackshiftd.shell.departures import replay
 from stackshiftd.shell.engine import Engine
 
+MANY = 500
 RUN_BYTES = 530
 """Of the journal, for a run that does nothing: created, started, completed."""
 STEP_BYTES = 175
@@ -33,6 +36,8 @@ STEP_CALLS = 112
 """Of Python functions, in daemon and worker together, for a step that returns a number. They are
 about 101, and 383 for a run, and differ by one or two with what the threads happen to do."""
 RUN_CALLS = 420
+START_CALLS = 55
+"""For a start with an idempotency key, of a batch."""
 REPLAY_CALLS = 88
 """For a run of five steps, eight records, of which a journal is read."""
 
@@ -172,6 +177,25 @@ def test_what_comes_together_is_one_append() -> None:
         return journal.appends
 
     assert asyncio.run(story()) == [64, 64]
+
+
+def test_start_of_a_batch_makes_so_many_calls(tmp_path: Path) -> None:
+    """With a key, behind others: what a start costs whose request many share."""
+
+    async def started() -> int:
+        batches = await Batches(tmp_path).open()
+        runs = [
+            b'{"job":"work","payload":{"n":%d},"idempotency_key":"k%d"}' % (n, n)
+            for n in range(2 * MANY)
+        ]
+        await batches.start(runs[:MANY])
+        with counted() as calls:
+            results = await batches.start(runs[MANY:])
+        assert {result["status"] for result in results} == {"queued"}
+        return calls.count
+
+    calls = asyncio.run(started()) / MANY
+    assert calls <= START_CALLS
 
 
 def test_replay_of_a_run_makes_so_many_calls() -> None:

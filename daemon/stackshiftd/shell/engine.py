@@ -22,6 +22,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
@@ -32,9 +33,9 @@ from stackshiftd.core import commands as c
 from stackshiftd.core.decide.decide import decide
 from stackshiftd.core.effects import Effect
 from stackshiftd.core.fold.fold import fold
-from stackshiftd.core.records import Entry
+from stackshiftd.core.records import AnyRecord, Entry
 from stackshiftd.core.state.state import Run, State
-from stackshiftd.journal.interface import Epoch, Full, Journal, Owner
+from stackshiftd.journal.interface import Epoch, Full, Group, Journal, Owner
 from stackshiftd.shell.departures import (
     Departures,
     HistorySink,
@@ -84,7 +85,8 @@ class EffectSink(HistorySink, Protocol):
 
 
 class Item(msgspec.Struct):
-    """A command whose entries are not durable yet, and what to do once they are."""
+    """A command whose entries are not durable yet, and what to do once they are; or several of
+    clients."""
 
     command: c.Command | None
     source: CommandSource | None
@@ -94,6 +96,8 @@ class Item(msgspec.Struct):
     effects: tuple[Effect, ...]
     held: Mapping[str, Run]
     """The runs that these entries end or discard."""
+    groups: Sequence[Group] | None = None
+    """The entries of each of several commands, which are an append each; None for a single one."""
 
 
 class Engine:
@@ -229,17 +233,62 @@ class Engine:
         held = self.departures.hold(state, decision.records)
         if type(command) is c.SetClockBack:
             now_us = command.to_us
+        entries = self._folded(decision.records, now_us, held)
+        if entries or effects:
+            self._gather(Item(command, source, reply, decision.reply, entries, effects, held))
+        elif reply is not None:
+            self.when_durable(reply, decision.reply, command, source)
+
+    def submit_all(self, commands: Sequence[c.StartRun], told: Reply) -> list[Any]:
+        """Decide and fold the commands of a client, each by itself, as `submit` does. Returns what
+        follows from each of them, its reply or a refusal, which nobody may be told yet: `told` is
+        called once all of them are durable, or with the error that all of them are refused with."""
+        if self._dead or not commands:
+            return []
+        if (self.room.is_short or self.stalled is not None) and not self._is_admitted(
+            commands[0], told, None
+        ):
+            return []
+        state, hold = self.state, self.departures.hold
+        now_us = self.now_us()
+        replies: list[Any] = []
+        groups: list[list[Entry]] = []
+        effects: tuple[Effect, ...] = ()
+        all_held: dict[str, Run] = {}
+        for command in commands:
+            try:
+                decision = decide(state, command, now_us)
+            except StackshiftError as refused:
+                replies.append(refused)
+                continue
+            replies.append(decision.reply)
+            if decision.records:
+                held = hold(state, decision.records)
+                groups.append(self._folded(decision.records, now_us, held))
+                if held:
+                    all_held.update(held)
+            effects += decision.effects
+        if groups or effects:
+            entries = list(chain.from_iterable(groups))
+            item = Item(commands[0], None, told, None, entries, effects, all_held, groups)
+            self._gather(item)
+        else:
+            self.when_durable(told, None, commands[0])
+        return replies
+
+    def _folded(
+        self, records: Sequence[AnyRecord], now_us: int, held: Mapping[str, Run]
+    ) -> list[Entry]:
+        """Fold `records`, which end or discard the `held` runs; returns their entries."""
+        state = self.state
         entries: list[Entry] = []
-        for seq, record in enumerate(decision.records, state.seq + 1):
+        for seq, record in enumerate(records, state.seq + 1):
             entry = Entry(seq, now_us, record)
             entries.append(entry)
             fold(state, entry)
         if held:
             self.departures.folded(state, held)
-        if entries or effects:
-            self._gather(Item(command, source, reply, decision.reply, entries, effects, held))
-        elif reply is not None:
-            self.when_durable(reply, decision.reply, command, source)
+        return entries
 
     def when_durable(
         self,
@@ -329,7 +378,12 @@ class Engine:
         task.add_done_callback(self._commits.discard)
 
     async def _commit(self, items: list[Item]) -> None:
-        groups = [item.entries for item in items if item.entries]
+        groups: list[Group] = []
+        for item in items:
+            if item.groups is not None:
+                groups += item.groups
+            elif item.entries:
+                groups.append(item.entries)
         try:
             places: Iterator[int] = iter(())
             if groups:

@@ -25,7 +25,7 @@ from stackshiftd.shell.work import Later, Work
 MAX_BATCH: Final = 1000
 MAX_AFTER: Final = 100
 """Runs that another may begin after."""
-SLICE: Final = 16
+SLICE: Final = 32
 """Runs of a batch that are started in one part of the work."""
 _decode_start: Final = msgspec.json.Decoder(StartParams).decode
 
@@ -225,37 +225,45 @@ class Starts:
         if len(params.runs) > MAX_BATCH:
             raise Usage(f"{len(params.runs)} runs in one request; the limit is {MAX_BATCH}")
         results: list[Any] = [None] * len(params.runs)
-        now_us = self._engine.now_us()
-        for index, raw in enumerate(params.runs):
-            if index % SLICE == SLICE - 1:
+        for first in range(0, len(params.runs), SLICE):
+            if first:
                 yield None
-                now_us = self._engine.now_us()
+            self._start_slice(params.runs[first : first + SLICE], first, results)
+        self._engine.when_durable(answer, {"results": results})
+
+    def _start_slice(self, runs: list[Raw], first: int, results: list[Any]) -> None:
+        """Start `runs`; what each is answered will be in `results`, from `first` on, when it is
+        durable."""
+        now_us = self._engine.now_us()
+        places: list[int] = []
+        commands: list[c.StartRun] = []
+        for place, raw in enumerate(runs, first):
             try:
                 start = _decode_start(raw)
                 if start.dry_run or start.full or start.retry_failed:
                     raise Usage("dry_run, full and retry_failed are only for run.start")
-                command = self._command(start, now_us)
+                commands.append(self._command(start, now_us))
             except msgspec.MsgspecError as bad:
-                results[index] = {"error": Usage(misfit(bad)).as_json()}
+                results[place] = {"error": Usage(misfit(bad)).as_json()}
             except StackshiftError as refused:
-                results[index] = {"error": refused.as_json()}
+                results[place] = {"error": refused.as_json()}
             else:
-                status = self._status(command, self._owner(command, now_us), now_us)
-                self._engine.submit(command, self._collect(results, index, command, status))
-        self._engine.when_durable(answer, {"results": results})
+                places.append(place)
 
-    def _collect(
-        self, results: list[Any], index: int, command: c.StartRun, status: str | None
-    ) -> Answer:
-        def collect(reply: Any) -> None:
+        def told(refused: Any) -> None:
+            if isinstance(refused, StackshiftError):
+                for place in places:
+                    results[place] = {"error": refused.as_json()}
+
+        replies = self._engine.submit_all(commands, told)
+        for place, command, reply in zip(places, commands, replies, strict=False):
             if isinstance(reply, StackshiftError):
-                results[index] = {"error": self._explained(command, reply).as_json()}
+                results[place] = {"error": self._explained(command, reply).as_json()}
             else:
-                shown = started_reply(reply)
-                shown["status"] = status
-                results[index] = shown
-
-        return collect
+                shown = results[place] = started_reply(reply)
+                shown["status"] = (
+                    self._view.status(reply.run) if reply.reused else first_status(command, now_us)
+                )
 
 
 def started_reply(reply: Started) -> dict[str, Any]:
