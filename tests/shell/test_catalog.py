@@ -7,13 +7,15 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from msgspec import Raw
 
 from stackshift_jobs.errors import PayloadRefused
 from stackshift_jobs.project.config import load_config
 from stackshift_jobs.values.strict_json import canonical, loads
 from stackshiftd.core.records import RetryTerms
-from stackshiftd.shell.catalog import Catalog, StartParams, shown
+from stackshiftd.shell.catalog import Catalog, StartParams, is_simple, shown
 from stackshiftd.worker.frames import FailedModule, JobFacts
 
 TERMS = JobFacts(
@@ -136,3 +138,29 @@ def test_digest_of_a_payload_is_that_of_its_value(catalog: Catalog, text: str) -
     command = catalog.start_command(params, "run_1", 0)
     assert command.digest == sha256(canonical(loads(text))).hexdigest()
     assert loads(command.payload) == loads(text)
+
+
+_MARKS = [*'{}[],: "']
+_TEXTS = ['"a"', '"b"', '":"', '"a.b"', '"\\u00e9"', '"é"', '"a":', '"b":1', '"c":[1,2]']
+_PLAIN = ["1", "-1", "0", "-0", "01", "1.50", "1e3", "9" * 400, "true", "null"]
+_PIECES = st.sampled_from(_MARKS + _TEXTS + _PLAIN)
+
+
+@given(st.lists(_PIECES, max_size=12).map("".join))
+@example('{"a":1,"b":2,"a":3}')
+@example('{"a":":","a":1}')
+@example('[":",":"]')
+@example('{"a":[1,"x"], "b":null}')
+def test_text_that_is_simple_is_strict(text: str) -> None:
+    """What is not looked at more closely is what the strict parser takes, and means the same."""
+    body = text.encode()
+    if is_simple(body):
+        assert msgspec.json.decode(body) == loads(body)
+
+
+def test_usual_payloads_are_simple() -> None:
+    """They cost one look, however many members they have."""
+    for usual in (b"7", b'"a b"', b'{"id":12,"image":"a.png","tags":["x","y"],"ratio":0.5}'):
+        assert is_simple(usual)
+    for other in (b"{}{}", b'{"a":{"b":{}}}', b'{"a":1,"a":2}', b"1e999", b'"\\ud800"', b"1 "):
+        assert not is_simple(other)

@@ -195,11 +195,14 @@ class Catalog:
         """
         job = self.find(params.job)
         template = job.unique if params.unique is None else ""
-        needed = params.idempotency_key is not None or bool(job.concurrency_key or template)
+        key = params.idempotency_key
+        needed = key is not None or bool(job.concurrency_key or template)
         payload, value = self._payload(job, params.payload, needed)
         said: dict[str, Any] = {}
-        if params != StartParams(params.job, params.payload, full=params.full):
+        if params != StartParams(params.job, params.payload, None, key, full=params.full):
             said = self._said(job, params, value, now_us)
+        elif key is not None:
+            said = self._said_key(job, params, value)
         if job.concurrency_key:
             said["concurrency_key"] = _filled(job.concurrency_key, value, "concurrency key")
         if template:
@@ -318,7 +321,7 @@ class Catalog:
         """The checked payload as ASCII JSON, and its value (None unless `needed` or checked)."""
         text = bytes(raw)
         limit = self._config.limits.payload_bytes
-        if job.schema is None and len(text) <= limit and _is_plainly_strict(text):
+        if job.schema is None and len(text) <= limit and is_simple(text):
             return text, _decode_plain(text) if needed else None
         value = loads(text, limit, "the payload")
         if job.schema is not None:
@@ -373,23 +376,25 @@ def _filled(template: str, payload: Any, what: str) -> str:
 
 
 _decode_plain: Final = msgspec.json.Decoder().decode
-"""The same values as `loads`, of texts that are plainly strict."""
-_PLAIN_BYTES: Final = 4096
-_HUGE: Final = re.compile(rb"[0-9.][eE]|[0-9]{300}")
-"""Digits that may be a number too large for a float: `1e999` would be read as Infinity."""
+"""The same values as `loads`, of texts that are simple."""
+_SIMPLE_BYTES: Final = 4096
+_TEXT: Final = rb'"[ !#-\[\]-~]*"'
+_SCALAR: Final = (
+    rb"(?:0|-?[1-9][0-9]{0,17}|-?(?:0|[1-9][0-9]{0,17})\.[0-9]{1,17}|true|false|null|%b)" % _TEXT
+)
+_VALUE: Final = rb"(?:%b|\[(?:%b(?:, ?%b)*)?\])" % (_SCALAR, _SCALAR, _SCALAR)
+_MEMBER: Final = rb"%b: ?%b" % (_TEXT, _VALUE)
+_SIMPLE: Final = re.compile(rb"%b|\{(?:%b(?:, ?%b)*)?\}" % (_VALUE, _MEMBER, _MEMBER))
+"""A number, a text, a literal, a list of them, or an object of such."""
 
 
-def _is_plainly_strict(text: bytes) -> bool:
-    """True if the text is so simple that the parser of the request has already checked everything:
-    a single key cannot be a duplicate, and two brackets cannot nest too deeply."""
-    return (
-        len(text) <= _PLAIN_BYTES
-        and text.isascii()
-        and text.count(b":") <= 1
-        and text.count(b"[") + text.count(b"{") <= 2
-        and _HUGE.search(text) is None
-        and b"\\u" not in text  # May be an unpaired surrogate.
-    )
+def is_simple(text: bytes) -> bool:
+    """Is `text` JSON that is certainly strict: ASCII without escapes, without long numbers and
+    duplicate keys, in at most two levels? Most payloads are."""
+    if len(text) > _SIMPLE_BYTES or _SIMPLE.fullmatch(text) is None:
+        return False
+    members = text.count(b'":')
+    return members <= 1 or len(_decode_plain(text)) == members
 
 
 def due(delay_ms: int | None, scheduled_at: str | None, now_us: int) -> int:
