@@ -17,8 +17,6 @@ from stackshiftd.core.state.state import Run, State, Status
 
 def limited(record: r.RunCreated, command: c.StartRun, now_us: int) -> r.RunCreated:
     """The `run.created` with the times at which it expires and has to have ended."""
-    if not command.ttl_ms and not command.deadline_ms:
-        return record
     due_us = max(command.due_us, now_us)
     fields = {name: getattr(record, name) for name in record.__struct_fields__}
     if command.ttl_ms:

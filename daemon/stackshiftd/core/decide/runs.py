@@ -46,31 +46,35 @@ def start(state: State, command: c.StartRun, now_us: int, before: int = 0) -> De
         return attach(command, owners[0])
     if owners and command.on_duplicate != "replace":
         raise taken(command.unique, owners[0])
+    # By place as far as that goes: names would take longer than all else here.
     created = r.RunCreated(
-        run=command.run,
-        job=command.job,
-        queue=command.queue,
-        payload=Raw(command.payload),
-        retry=command.retry,
-        limits=command.limits,
-        timeout_ms=command.timeout_ms,
-        priority=command.priority,
-        concurrency_key=command.concurrency_key,
-        labels=command.labels,
-        scheduled_at=rfc3339(command.due_us) if command.due_us else None,
-        key=command.key,
-        key_ttl_ms=command.key_ttl_ms,
-        payload_digest=command.digest,
+        command.run,
+        command.job,
+        command.queue,
+        Raw(command.payload),
+        command.retry,
+        command.limits,
+        command.timeout_ms,
+        command.priority,
+        command.concurrency_key,
+        command.labels,
+        rfc3339(command.due_us) if command.due_us else None,
+        command.key,
+        command.key_ttl_ms,
+        command.digest,
         unique=command.unique,
-        after=[run for run, _ in command.after],
+        after=[run for run, _ in command.after] if command.after else [],
         even_if_failed=command.even_if_failed,
         on_failure=command.on_failure,
         on_success=command.on_success,
         max_runtime_ms=command.max_runtime_ms,
         schedule=command.schedule,
     )
-    created = limited(created, command, now_us)
-    records: tuple[r.AnyRecord, ...] = (created, *preceded(command))
+    if command.ttl_ms or command.deadline_ms:
+        created = limited(created, command, now_us)
+    records: tuple[r.AnyRecord, ...] = (created,)
+    if command.after:
+        records += preceded(command)
     if not owners:
         return Decision(records, (), Started(command.run, False))
     replaced = cancel(state, owners, "replaced", now_us, before, by=command.run)

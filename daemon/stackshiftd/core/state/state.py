@@ -628,7 +628,8 @@ class State:
             return
         place = (-run.priority, run.place_us, run.created_seq, run.id, run.concurrency_key)
         queue.push(place, run.next_is_new)
-        self.settle_queue(run.queue)
+        if queue.turn is None or queue.turn.throttled:  # One more run does not change another turn.
+            self.settle_queue(run.queue)
 
     def unready(self, run: Run) -> None:
         """Take `run`, which is no longer ready, out of its queue."""
