@@ -170,7 +170,6 @@ async def poisons_async(ctx):
     async def poison():
         await asyncio.sleep(0)
         globals()[ctx.payload]()
-        await asyncio.sleep(0)
 
     await ctx.step.run("poison", poison)
 
