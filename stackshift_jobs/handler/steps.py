@@ -188,7 +188,7 @@ def _recorded_result(pass_: Pass, key: str, value: Any, returns: Any, undo: Any)
             f"the recorded result of step {key!r} does not fit its type {bad.message}",
             hint=f"let the type accept it, or repeat the step: runs retry RUN --from {key!r}",
             path=bad.path,
-        ) from bad
+        ) from bad.__cause__
     if undo is not None:
         pass_.undos[key] = (undo, result)
     return result

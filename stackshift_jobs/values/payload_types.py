@@ -46,7 +46,7 @@ def convert(value: Any, to: Any, what: str = "") -> Any:
         if not what:
             raise
         message = f"{what} does not fit its type {bad.message}"
-        raise PayloadRefused(message, path=bad.path) from bad
+        raise PayloadRefused(message, path=bad.path) from bad.__cause__
 
 
 def check_type(of: Any) -> None:
@@ -211,7 +211,8 @@ def _read(value: Any, to: Any, described: _Msgspec) -> Any:
         spelled = with_timedeltas(value, described.kind) if described.has_timedelta else value
         return msgspec.convert(spelled, to, str_keys=True, dec_hook=_read_custom)
     except msgspec.ValidationError as bad:
-        raise _refused(bad) from bad
+        # What a class of the job's raised says more; msgspec's own error says the same again.
+        raise _refused(bad) from None if isinstance(bad.__cause__, _Inside) else bad.__cause__
 
 
 class _Inside(ValueError):

@@ -484,3 +484,27 @@ def test_path_is_read_from_its_text_alone() -> None:
     assert schema(list[Path]) == {"type": "array", "items": {"type": "string"}}
     with pytest.raises(PayloadRefused, match=r"\$\[0\]: must be the text of a path"):
         convert([3], list[Path])
+
+
+@dataclass
+class Positive:
+    """A class that refuses a value itself."""
+
+    number: int
+
+    def __post_init__(self) -> None:
+        if self.number < 1:
+            raise ValueError("too small")
+
+
+@pytest.mark.parametrize("what", ["", "the result of step 'count'"])
+def test_cause_of_a_refusal_is_an_error_of_the_jobs_own_code(what: str) -> None:
+    """It has a traceback that helps. What the library says would only be the same once more."""
+    with pytest.raises(PayloadRefused) as refused:
+        convert({"number": "three"}, Positive, what)
+    assert refused.value.__cause__ is None
+    assert refused.value.__suppress_context__
+    with pytest.raises(PayloadRefused, match="too small") as refused:
+        convert({"number": 0}, Positive, what)
+    assert isinstance(refused.value.__cause__, ValueError)
+    assert not isinstance(refused.value.__cause__, msgspec.ValidationError)
