@@ -12,10 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from stackshift_jobs.errors import BadConfiguration
+
 _STOP_MARGIN_SECONDS: Final = 30
 """What a daemon may take to stop, beyond the grace of its runs."""
 _NO_RESTART: Final = 78
 """The exit status for bad configuration, which another start would not improve."""
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 _NETWORK: Final = [
     "After=local-fs.target time-sync.target network-online.target",
@@ -51,7 +55,8 @@ def daemon_command(root: Path, *more: str) -> list[str]:
 def systemd_unit(service: Service) -> str:
     """The text of a unit file. What is not in it is as deliberate as what is: jobs are whatever
     their authors need, so nothing may take from them `sudo`, `/usr`, the network or `/tmp`, which
-    may also hold the daemon's socket."""
+    may also hold the daemon's socket. Raises `BadConfiguration`."""
+    _check_lines(service)
     root = str(service.root)
     lines = [
         "[Unit]",
@@ -112,7 +117,8 @@ def launchd_agent(service: Service, log: Path) -> str:
 
 
 def crontab_line(service: Service) -> str:
-    """`@reboot …`: cron starts it and forgets it."""
+    """`@reboot …`: cron starts it and forgets it. Raises `BadConfiguration`."""
+    _check_lines(service)
     variables = [f"{name}={text}" for name, text in service.environment.items() if name != "PATH"]
     command = [*(["env", *variables] if variables else []), *service.starter]
     return f"@reboot {for_crontab(shlex.join(command))}"
@@ -121,6 +127,21 @@ def crontab_line(service: Service) -> str:
 def for_crontab(command: str) -> str:
     """`command`, a line for the shell, as it is written in a crontab, where `%` ends a command."""
     return command.replace("%", "\\%")
+
+
+def _check_lines(service: Service) -> None:
+    """Raise `BadConfiguration` if something in the service has a line end or another control
+    character: a setting that systemd or cron reads as two would start something else, or nothing,
+    and only at the next boot."""
+    texts = {"the path of the project": str(service.root), **service.environment}
+    for what, text in texts.items():
+        if _CONTROL.search(text):
+            raise BadConfiguration(
+                f"{what} has a line end or another control character in it: {text!r}",
+                hint="daemon install needs one without: rename the directory"
+                if text == str(service.root)
+                else f"daemon install needs one without: {what}=… stackshift daemon install",
+            )
 
 
 def _escaped(text: str) -> str:

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 from stackshift_cli.daemon import boot
 from stackshift_cli.daemon.units import Service, crontab_line, launchd_agent, systemd_unit
 from stackshift_cli.errors import NotInstalled
-from stackshift_jobs.errors import Conflict
+from stackshift_jobs.errors import BadConfiguration, Conflict
 from stackshift_jobs.project.locate import Project
 
 
@@ -52,6 +53,22 @@ def test_unit_is_ready_when_the_daemon_says_so_and_comes_back() -> None:
     assert found["OOMPolicy"] == "continue"
     taken = {"NoNewPrivileges", "ProtectSystem", "PrivateTmp", "PrivateNetwork", "ProtectHome"}
     assert not taken & found.keys()
+
+
+@pytest.mark.parametrize("text", [systemd_unit, crontab_line])
+@pytest.mark.parametrize(
+    ("changed", "what"),
+    [
+        ({"root": Path("/srv/a\nb")}, "the path of the project"),
+        ({"environment": {"TZ": "UTC\r"}}, "TZ"),
+    ],
+)
+def test_text_of_lines_refuses_what_would_end_one(
+    text: Callable[[Service], str], changed: dict[str, Any], what: str
+) -> None:
+    """The rest of the path would be read as a setting, or a line, of its own."""
+    with pytest.raises(BadConfiguration, match=f"^{what} has a line end"):
+        text(service(**changed))
 
 
 def test_unit_of_the_system_names_the_user_and_the_target() -> None:
