@@ -199,10 +199,16 @@ def has_printed(process: subprocess.Popen[bytes]) -> bool:
 
 
 def lines(process: subprocess.Popen[bytes]) -> Iterator[dict[str, Any]]:
-    """The objects that `dev --json` prints."""
+    """The objects that `dev --json` prints; each comes within a minute, or the test fails."""
     assert process.stdout is not None
-    for line in process.stdout:
-        yield json.loads(line)
+    fd, begun = process.stdout.fileno(), b""
+    while True:
+        assert select.select([fd], [], [], 60.0)[0], f"nothing more came after {begun!r}"
+        if not (data := os.read(fd, 65_536)):
+            return
+        *whole, begun = (begun + data).split(b"\n")
+        for line in whole:
+            yield json.loads(line)
 
 
 def test_pipe_gets_records_and_reloads(real: Shell) -> None:
