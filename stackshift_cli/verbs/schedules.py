@@ -53,9 +53,23 @@ def next_(session: Session, given: Given) -> int:
     else:
         for tick in ticks:
             messages.data(tsv.columns(tick, tsv.TICK_COLUMNS))
-    if not ticks:
+    paused = _paused(session, name) if name is None or not ticks else []
+    for each in paused:
+        resume = f"stackshift schedules resume {safe(each)}"
+        session.say(f"{safe(each)} is paused; to resume it: {resume}")
+    if not ticks and not paused:
         session.say("no upcoming ticks" if name is None else f"{safe(name)} has no upcoming ticks")
     return 0
+
+
+def _paused(session: Session, name: str | None) -> list[str]:
+    """The names of the paused schedules, of all or of the one with the `name`."""
+    schedules = session.whole("schedule.list", "schedules")["schedules"]
+    return [
+        each["name"]
+        for each in schedules
+        if each["paused"] and not each["retired"] and name in (None, each["name"])
+    ]
 
 
 def _next(session: Session, name: str | None, count: int) -> list[dict[str, Any]]:

@@ -111,8 +111,12 @@ def test_next_goes_on_after_a_thousand_ticks(shell: Shell, hello: FakeDaemon) ->
 
 
 def test_next_of_a_paused_schedule_is_nothing(shell: Shell, hello: FakeDaemon) -> None:
-    """Nothing on stdout, and a message."""
+    """Nothing on stdout; on stderr it says why, and how to go on."""
     hello.schedules["hello"]["paused"] = True
+    paused = "hello is paused; to resume it: stackshift schedules resume hello\n"
+    assert shell("schedules", "next", "hello") == ("", paused, 0)
+    assert shell("schedules", "next") == ("", paused, 0)
+    hello.schedules["hello"] |= {"retired": True}
     assert shell("schedules", "next", "hello") == ("", "hello has no upcoming ticks\n", 0)
     assert shell("schedules", "next") == ("", "no upcoming ticks\n", 0)
 
