@@ -25,10 +25,22 @@ def run_filters(session: Session, given: Given) -> dict[str, Any]:
         filters["status"] = [first, *others] if others else first
     if "label" in names:
         filters["labels"] = given.pairs("label")
+    return filters | time_range(session, given)
+
+
+def time_range(session: Session, given: Given) -> dict[str, str]:
+    """The params `since` and `until`, those that are given. Raises `Usage` if nothing can be in
+    between."""
+    times: dict[str, str] = {}
     for name in ("since", "until"):
-        if name in names:
-            filters[name] = time_ago(session, given, name)
-    return filters
+        if (at := time_ago(session, given, name)) is not None:
+            times[name] = at
+    if len(times) == 2 and times["since"] > times["until"]:
+        raise Usage(
+            f"--since {given.word('since')} is after --until {given.word('until')}",
+            hint="a duration counts back from now: --since 2h --until 1h",
+        )
+    return times
 
 
 def time_ago(session: Session, given: Given, name: str) -> str | None:

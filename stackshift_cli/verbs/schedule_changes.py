@@ -6,7 +6,7 @@ from typing import Any
 
 from stackshift_cli.arguments import Given
 from stackshift_cli.daemon.session import Session
-from stackshift_cli.flows.run_filters import time_ago
+from stackshift_cli.flows.run_filters import time_range
 from stackshift_cli.flows.start_params import NO_PAYLOAD, field_notes, payload_given
 from stackshift_cli.output import messages
 from stackshift_cli.output.safe_text import safe
@@ -110,14 +110,12 @@ def rm(session: Session, given: Given) -> int:
 def backfill(session: Session, given: Given) -> int:
     """`schedules backfill NAME --since T [--until T] [--dry-run]`: start a run for each tick that
     has none, and print a line for each tick: `tick id state`."""
-    since = time_ago(session, given, "since")
-    if since is None:
+    times = time_range(session, given)
+    if "since" not in times:
         raise Usage("--since is missing", hint="--since 7d, --since 2026-05-01T00:00:00Z")
     is_dry = given.flag("dry_run")
     method = "schedule.past" if is_dry else "schedule.backfill"
-    params = {"name": given.word("schedule"), "since": since}
-    if (until := time_ago(session, given, "until")) is not None:
-        params["until"] = until
+    params = {"name": given.word("schedule"), **times}
     runs: list[dict[str, Any]] = []
     while True:
         page = session.call(method, params)

@@ -75,6 +75,30 @@ def test_until_leaves_out_what_was_created_since_the_count_too(
     assert [each["until"] for each in seen[1:]] == [sent, sent]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "runs list",
+        "runs count",
+        "dead list",
+        "runs cancel --all -y",
+        "schedules backfill hello",
+    ],
+)
+def test_range_in_which_nothing_can_be_is_refused(
+    shell: Shell, daemon: FakeDaemon, line: str
+) -> None:
+    """Durations count back, which is easily turned round; "nothing" would be believed."""
+    told = shell(*line.split(), "--since", "1h", "--until", "2h")
+    assert told == (
+        "",
+        "error[usage]: --since 1h is after --until 2h\n"
+        "hint: a duration counts back from now: --since 2h --until 1h\n",
+        2,
+    )
+    assert daemon.requests == []
+
+
 def test_all_asks_and_off_a_terminal_needs_yes(shell: Shell, daemon: FakeDaemon) -> None:
     """Nothing is changed."""
     seen = serve(daemon, "run.cancel_all", 3)
