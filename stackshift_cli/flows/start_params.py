@@ -110,16 +110,17 @@ def _due(given: Given, params: dict[str, Any]) -> list[str]:
 def moment(text: str) -> tuple[str, list[str]]:
     """The time `text` as RFC 3339 in UTC; for a time without an offset, which is taken as local
     time, also a note that says so. Raises `Usage`."""
-    from datetime import datetime
-
-    from stackshift_jobs.values.durations import parse_time, rfc3339
+    from stackshift_jobs.values.durations import parse_datetime, parse_time, rfc3339
 
     at = rfc3339(parse_time(text))
-    local = datetime.fromisoformat(text).tzinfo is None
+    local = parse_datetime(text).tzinfo is None
     return at, [f"{text} has no UTC offset; taken as local time: {at}"] if local else []
 
 
 NO_PAYLOAD: Final = object()
+_IN_PYTHON: Final = {"True": "true", "False": "false", "None": "null"}
+"""What JSON calls values that Python calls otherwise."""
+_JSON_HINT: Final = "pass JSON, quoted for the shell"
 
 
 def payload_given(given: Given) -> Any:
@@ -148,7 +149,26 @@ def payload_given(given: Given) -> Any:
 def _payload(text: str) -> Any:
     if text.startswith("="):  # `-p={}`: only the long form of an option takes an equals sign.
         raise Usage(f"-p takes JSON, not {text!r}", hint="without =: -p JSON, or --payload=JSON")
-    return _load(_read(text, "the payload"), "--payload")
+    data = _read(text, "the payload")
+    return _load(data, "--payload", hint=_payload_hint(text))
+
+
+def _payload_hint(text: str) -> str:
+    """What to pass instead of `text`, which is not JSON."""
+    import shlex
+
+    if text[:1] in ("-", "@", "{", "[", '"', "'") or not text.isprintable():
+        return _JSON_HINT
+    if (word := _IN_PYTHON.get(text)) is not None:
+        return f"did you mean {word}?"
+    if os.path.isfile(text):  # noqa: PTH113 - as in `field_notes`
+        return f"for what is in the file: -p {shlex.quote('@' + text)}"
+    key, equals, _ = text.partition("=")
+    if equals and key.removesuffix(":").isidentifier():
+        return f"for a field of an object: -F {shlex.quote(text)}"
+    import json
+
+    return f"did you mean {shlex.quote(json.dumps(text, ensure_ascii=False))}?"
 
 
 def _field(text: str) -> tuple[str, Any]:
@@ -158,7 +178,10 @@ def _field(text: str) -> tuple[str, Any]:
         raise Usage(f"-F takes K=TEXT or K:=JSON, not {text!r}")
     if key.endswith(":"):
         key, data = key[:-1], value.encode("utf-8", "surrogateescape")
-        return key, _load(data, f"-F {key}", hint=f"for text, without the colon: -F {key}=TEXT")
+        hint = f"for text, without the colon: -F {key}=TEXT"
+        if value.startswith("@"):
+            hint = f"for what is in a file: {_from_file(f'{key}:', value)}"
+        return key, _load(data, f"-F {key}", hint=hint)
     return key, value
 
 
@@ -169,16 +192,21 @@ def field_notes(given: Given) -> list[str]:
     for field in given.texts("field"):
         key, _, value = field.partition("=")
         if value[:1] == "@" and not key.endswith(":") and os.path.isfile(value[1:]):  # noqa: PTH113
-            import shlex
-
             from stackshift_cli.output.safe_text import safe
 
-            instead = f'-F {key}="$(cat {shlex.quote(value[1:])})"'
             text = (
-                f"note: the field {key} is the text {value!r}; for what is in the file: {instead}"
+                f"note: the field {key} is the text {value!r}; "
+                f"for what is in the file: {_from_file(key, value)}"
             )
             notes.append(safe(text))
     return notes
+
+
+def _from_file(key: str, value: str) -> str:
+    """The option that gives the field `key` what is in the file, for a `value` like `@FILE`."""
+    import shlex
+
+    return f'-F {key}="$(cat {shlex.quote(value[1:] or "FILE")})"'
 
 
 def value_given(text: str) -> tuple[Any, bool]:
@@ -243,7 +271,8 @@ def _read(text: str, what: str) -> bytes:
             with open(text[1:], "rb") as file:  # noqa: PTH123 - pathlib costs the fast path 3 ms
                 data = file.read(MAX_PAYLOAD_BYTES + 1)
         except OSError as bad:
-            raise Usage(f"cannot read {what} from {text[1:]}: {bad.strerror}") from bad
+            hint = "for standard input, without the @: -p -" if text == "@-" else ""
+            raise Usage(f"cannot read {what} from {text[1:]}: {bad.strerror}", hint=hint) from bad
     else:
         data = text.encode("utf-8", "surrogateescape")
     data = data.removeprefix(_BOM)  # Editors write one at the beginning of a file.
@@ -265,7 +294,7 @@ def _empty(text: str, what: str) -> str:
     return f"{text[1:]} is empty" if text.startswith("@") else f"{what} is empty"
 
 
-def _load(data: bytes, what: str, hint: str = "pass JSON, quoted for the shell") -> Any:
+def _load(data: bytes, what: str, hint: str = _JSON_HINT) -> Any:
     try:
         return _decode(data.decode("utf-8"))
     except (ValueError, RecursionError):

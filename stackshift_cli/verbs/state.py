@@ -140,7 +140,7 @@ def _near(session: Session, key: str) -> list[str]:
 
 
 def _add_ttl(given: Given, params: dict[str, Any]) -> None:
-    if (ttl_ms := given.duration_ms("ttl")) is not None:
+    if (ttl_ms := given.positive_ms("ttl", "leave it out, or write 1h")) is not None:
         params["ttl_ms"] = ttl_ms
 
 

@@ -104,13 +104,29 @@ def parse_time(text: str) -> int:
 
     Raises `Usage` for anything else.
     """
+    when = parse_datetime(text)
     try:
-        us = moment_us(datetime.fromisoformat(text))
-    except (ValueError, TypeError, OverflowError, OSError) as bad:
-        raise Usage(f"{text!r} is not a time", hint="write 2026-05-06T09:00:00Z") from bad
+        us = moment_us(when)
+    except (ValueError, OverflowError, OSError) as bad:
+        raise _not_a_time(text) from bad
     if not 0 <= us < MAX_TIME_US:
         raise Usage(f"time {text!r} is out of range", hint="1970 to 9998")
     return us
+
+
+def parse_datetime(text: str) -> datetime:
+    """The RFC 3339 time `text`, whose `T` and `Z` may be written small; naive without an offset.
+
+    Raises `Usage` for anything else.
+    """
+    try:
+        return datetime.fromisoformat(text.upper())
+    except (ValueError, TypeError, AttributeError) as bad:
+        raise _not_a_time(text) from bad
+
+
+def _not_a_time(text: object) -> Usage:
+    return Usage(f"{text!r} is not a time", hint="write 2026-05-06T09:00:00Z")
 
 
 MAX_TIME_US: Final = (datetime(9999, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND

@@ -70,6 +70,39 @@ def test_every_option_becomes_its_param() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("argv", "hint"),
+    [
+        (["-p", "foo"], "did you mean '\"foo\"'?"),
+        (["-p", "it's"], """did you mean '"it'"'"'s"'?"""),
+        (["-p", "True"], "did you mean true?"),
+        (["-p", "name=World"], "for a field of an object: -F name=World"),
+        (["-p", "{a: 1}"], "pass JSON, quoted for the shell"),
+        (["-p", "@-"], "for standard input, without the @: -p -"),
+        (["-p", "@nowhere"], ""),
+        (["-F", "a:=@b c"], "for what is in a file: -F a:=\"$(cat 'b c')\""),
+        (["-F", "a:=@"], 'for what is in a file: -F a:="$(cat FILE)"'),
+        (["-F", "a:=b"], "for text, without the colon: -F a=TEXT"),
+    ],
+)
+def test_hint_has_what_was_probably_meant(argv: list[str], hint: str) -> None:
+    """Each is what somebody writes who knows another program, or forgets the shell's quotes."""
+    with pytest.raises(StackshiftError) as caught:
+        params(*argv)
+    assert caught.value.hint == hint
+
+
+def test_payload_that_names_a_file_is_told_how_to_read_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As curl and others have it: with an at sign."""
+    monkeypatch.chdir(tmp_path)
+    Path("order.json").write_text("{}")
+    with pytest.raises(PayloadRefused) as caught:
+        params("-p", "order.json")
+    assert caught.value.hint == "for what is in the file: -p @order.json"
+
+
 @pytest.mark.parametrize("option", ["--ttl", "--deadline"])
 def test_time_in_which_nothing_can_happen_is_refused(option: str) -> None:
     """In the words of the command line, not in those of the protocol."""

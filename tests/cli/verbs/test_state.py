@@ -244,6 +244,8 @@ def test_set_sends_its_conditions(shell: Shell, daemon: FakeDaemon) -> None:
         ["set", "k", "1", "--if-version", "-1"],
         ["set", "k", "1", "--if-version", "x"],
         ["set", "k", "1", "--ttl", "soon"],
+        ["set", "k", "1", "--ttl", "0"],
+        ["increment", "k", "--ttl", "0s"],
         ["increment", "k", "--by", "x"],
         ["increment", "k", "--by", "1e999"],
         ["increment", "k", "--by", "true"],

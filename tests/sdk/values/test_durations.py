@@ -109,6 +109,7 @@ def test_time_without_an_offset_is_local_time() -> None:
     local = datetime(2026, 11, 22, 9, 0).astimezone()
     assert parse_time("2026-11-22T09:00:00") == to_us(local)
     assert parse_time("2026-11-22T09:00:00Z") == to_us(datetime(2026, 11, 22, 9, tzinfo=UTC))
+    assert parse_time("2026-11-22t09:00:00z") == to_us(datetime(2026, 11, 22, 9, tzinfo=UTC))
     assert parse_time("2026-11-22T10:00:00+01:00") == parse_time("2026-11-22T09:00:00Z")
 
 
