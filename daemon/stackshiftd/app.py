@@ -34,6 +34,7 @@ from stackshift_jobs.project.code import check_code
 from stackshift_jobs.project.config import Config, load_config
 from stackshift_jobs.project.environment import check_interpreter
 from stackshift_jobs.project.locate import find_project
+from stackshift_jobs.project.trust import permission_hint
 from stackshift_jobs.version import __version__
 from stackshiftd.first_process import fork_from_first_process
 from stackshiftd.starter import Starter
@@ -291,7 +292,10 @@ def _start_error(failed: OSError) -> StackshiftError:
             f"no room to start{where}: {failed.strerror}",
             hint="make room there, or choose another disk with [project] data_dir",
         )
-    return BadConfiguration(f"cannot start{where}: {failed.strerror or failed}")
+    hint = ""
+    if failed.filename and failed.errno in (errno.EACCES, errno.EPERM):
+        hint = permission_hint(os.fsdecode(failed.filename))
+    return BadConfiguration(f"cannot start{where}: {failed.strerror or failed}", hint=hint)
 
 
 async def _serve(

@@ -27,6 +27,7 @@ from stackshift_cli.errors import UNWRITABLE
 from stackshift_jobs.errors import BadConfiguration, DaemonUnavailable, DiskFull, from_json
 from stackshift_jobs.project.discovery import LOG_FILE, read_daemon
 from stackshift_jobs.project.locate import FarProject, Project
+from stackshift_jobs.project.trust import note_of_root, permission_hint
 from stackshift_jobs.wire.unavailable import unavailable
 
 _READY_SECONDS: Final = 60.0
@@ -57,7 +58,10 @@ def start(project: Project, note: Callable[[str], None]) -> int | None:
         return info.pid
 
     log = project.data_dir / LOG_FILE
+    is_new = not log.parent.exists()
     log_fd = open_log(log)
+    if is_new and (text := note_of_root(str(project.root), str(log.parent))) is not None:
+        note(text)
     ready, ready_end = os.pipe()
     try:
         subprocess.Popen(
@@ -110,7 +114,8 @@ def open_log(log: Path) -> int:
 def _unusable(bad: OSError) -> BadConfiguration:
     return BadConfiguration(
         f"cannot write {bad.filename}: {bad.strerror}",
-        hint="set STACKSHIFT_DATA_DIR to a directory where you can write",
+        hint=permission_hint(os.fsdecode(bad.filename))
+        or "set STACKSHIFT_DATA_DIR to a directory where you can write",
     )
 
 

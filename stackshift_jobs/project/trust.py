@@ -82,7 +82,7 @@ def check_data_dir(data_dir: str) -> None:
         raise BadConfiguration(
             f"the data directory {data_dir} (mode {_mode(status)}) belongs to "
             f"{user(status.st_uid)}, and you are {user(os.geteuid())}",
-            hint="run the command as its owner, or set STACKSHIFT_DATA_DIR to a directory of yours",
+            hint=_owner_hint(data_dir, status.st_uid),
             **fields,
         )
     if status.st_mode & 0o077:
@@ -94,6 +94,62 @@ def check_data_dir(data_dir: str) -> None:
             hint=f"chmod -R go= {quote(data_dir)}",
             **fields,
         )
+
+
+def _owner_hint(data_dir: str, owner: int) -> str:
+    """What to do about a data directory that another user made."""
+    try:
+        is_in_ours = os.lstat(os.path.dirname(data_dir)).st_uid == os.geteuid()
+    except OSError:
+        is_in_ours = False
+    if is_in_ours and owner == 0:
+        # Somebody has started the daemon as root, most likely once and by mistake.
+        return f"stop the daemon that root may have started there, then: sudo {_chown(data_dir)}"
+    return "run the command as its owner, or set STACKSHIFT_DATA_DIR to a directory of yours"
+
+
+def note_of_root(root: str, data_dir: str) -> str | None:
+    """What root should know that makes the data directory of another user's project, in the
+    directory `root`: that user can then not use it. None for anybody else."""
+    if os.geteuid() != 0 or (owner := os.lstat(root).st_uid) == 0:
+        return None
+    return (
+        f"{data_dir} is root's from now on, and {user(owner)} cannot use the project; to hand it "
+        f"over: stackshift daemon stop, then {_chown(data_dir, owner)}"
+    )
+
+
+def permission_hint(path: str) -> str:
+    """What to do where the system does not let us use the file or directory `path`, or make it;
+    empty if that cannot be said."""
+    from shlex import quote
+
+    is_there = os.path.lexists(path)
+    at = path if is_there else os.path.dirname(path)
+    try:
+        status = os.lstat(at)
+    except OSError:
+        return ""
+    if status.st_uid != os.geteuid():
+        # A directory where we wanted to make something may be `/var/lib`.
+        return f"{at} belongs to {user(status.st_uid)}: sudo {_chown(at)}" if is_there else ""
+    needed = 0o700 if stat.S_ISDIR(status.st_mode) else 0o600
+    if status.st_mode & needed == needed:
+        return ""
+    return f"{at} has mode {_mode(status)}: chmod u+rwX {quote(at)}"
+
+
+def _chown(path: str, uid: int | None = None) -> str:
+    """The command that gives all of `path` to the user `uid`, or to us."""
+    import pwd
+    from shlex import quote
+
+    uid = os.geteuid() if uid is None else uid
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        name = str(uid)
+    return f"chown -R {quote(name)} {quote(path)}"
 
 
 def trusted_directories() -> list[str]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from stackshift_cli.daemon import autostart
-from stackshift_jobs.errors import BadConfiguration, DiskFull
+from stackshift_cli.daemon import autostart, boot
+from stackshift_jobs.errors import BadConfiguration, DaemonUnavailable, DiskFull
+from stackshift_jobs.project.locate import Project
 
 
 def refusing(code: int, wanted: str) -> Callable[..., int]:
@@ -68,3 +70,18 @@ def test_other_errors_are_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyP
     message = f"cannot write {tmp_path}/daemon.log: Permission denied"
     with pytest.raises(BadConfiguration, match=message):
         autostart.open_log(tmp_path / "daemon.log")
+
+
+def test_root_is_told_once_that_the_data_directory_is_now_roots(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the start that makes it. (A daemon that ends at once stands for the real one.)"""
+    monkeypatch.setattr(autostart, "daemon_command", lambda *_: [sys.executable, "-c", ""])
+    monkeypatch.setattr(boot, "started_as_service", lambda _project: False)
+    monkeypatch.setattr(autostart, "note_of_root", lambda root, data_dir: f"{root} {data_dir}")
+    notes: list[str] = []
+    project = Project(tmp_path, tmp_path / "data")
+    for _ in range(2):
+        with pytest.raises(DaemonUnavailable):
+            autostart.start(project, notes.append)
+    assert notes == [f"{tmp_path} {tmp_path}/data"]

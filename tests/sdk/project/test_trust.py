@@ -16,6 +16,7 @@ from stackshift_jobs.project import trust
 from stackshift_jobs.project.code import check_code
 from stackshift_jobs.project.config import load_config
 from stackshift_jobs.project.locate import Project, find_project
+from stackshift_jobs.project.trust import check_data_dir, note_of_root, permission_hint
 
 ME, STRANGER = 4101, 4102
 MY_GROUP, TEAM = 4101, 4200
@@ -281,7 +282,7 @@ def test_data_directory_of_another_user_is_refused_even_if_the_project_is_truste
     with pytest.raises(BadConfiguration, match=r"belongs to root \(uid 0\)") as refused:
         world.find()
     assert "you are me (uid 4101)" in str(refused.value)
-    assert "STACKSHIFT_DATA_DIR" in refused.value.hint
+    assert "sudo chown -R me" in refused.value.hint
     world.change(".stackshift", uid=ME, gid=MY_GROUP, mode=0o750)
     with pytest.raises(BadConfiguration, match="accessible to other users") as refused:
         world.find()
@@ -298,3 +299,43 @@ def test_sandbox_that_hides_who_owns_the_top_is_not_in_the_way(
     world.change(".", uid=STRANGER, gid=TEAM, mode=0o755)
     with pytest.raises(BadConfiguration):
         world.find()
+
+
+def test_data_directory_that_root_made_in_ones_own_project_can_be_taken_over(world: World) -> None:
+    """By a first command with `sudo`, most likely; to run all others as root would be worse."""
+    (world.root / ".stackshift").mkdir()
+    world.change(".stackshift", uid=0, gid=0, mode=0o700)
+    with pytest.raises(BadConfiguration) as refused:
+        check_data_dir(f"{world.root}/.stackshift")
+    assert refused.value.hint.endswith(f"then: sudo chown -R me {world.root}/.stackshift")
+    world.change(".", uid=STRANGER, gid=0, mode=0o755)
+    with pytest.raises(BadConfiguration) as refused:
+        check_data_dir(f"{world.root}/.stackshift")
+    assert refused.value.hint.startswith("run the command as its owner")
+
+
+def test_root_is_told_what_it_makes_in_the_project_of_another(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else is, and not in a project of root's own."""
+    where = str(world.root), f"{world.root}/.stackshift"
+    assert note_of_root(*where) is None
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert str(note_of_root(*where)).endswith(f"then chown -R me {world.root}/.stackshift")
+    world.change(".", uid=0, gid=0, mode=0o755)
+    assert note_of_root(*where) is None
+
+
+def test_hint_for_a_refused_file_names_what_refuses_it(world: World) -> None:
+    """The owner or the mode of the file, or of the directory it was to be made in. A directory of
+    another user is not taken from them for one new file."""
+    file = world.root / "lock"
+    assert permission_hint(str(file)) == ""
+    world.change(".", uid=ME, gid=MY_GROUP, mode=0o500)
+    assert permission_hint(str(file)) == f"{world.root} has mode 0500: chmod u+rwX {world.root}"
+    world.change(".", uid=0, gid=0, mode=0o755)
+    assert permission_hint(str(file)) == ""
+    file.touch()
+    world.change("lock", uid=STRANGER, gid=0, mode=0o600)
+    owner = "stranger (uid 4102)"
+    assert permission_hint(str(file)) == f"{file} belongs to {owner}: sudo chown -R me {file}"

@@ -144,3 +144,12 @@ def test_files_that_were_removed_are_made_again_where_there_is_room(disk: FullDi
         assert [path.name for path in disk.data_dir.iterdir()] == ["journal"]
 
     asyncio.run(story())
+
+
+def test_socket_that_cannot_be_bound_is_named(tmp_path: Path) -> None:
+    """bind(2) alone does not say which file it was refused; "cannot start: Permission denied" was
+    all that a person read."""
+    path = tmp_path / "missing" / "sock"
+    with pytest.raises(FileNotFoundError) as refused:
+        listener._bound(path)
+    assert refused.value.filename == str(path)

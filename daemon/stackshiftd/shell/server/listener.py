@@ -162,13 +162,14 @@ class Listener:
 
 
 def _bound(path: Path) -> socket.socket:
-    """A socket at `path` that only this user can connect to."""
+    """A socket at `path` that only this user can connect to. Raises `OSError`, which names it."""
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
     try:
         made.bind(str(path))
-    except BaseException:
+    except OSError as bad:
         made.close()
+        bad.filename = str(path)  # Unlike other calls, bind(2) leaves it out.
         raise
     finally:
         os.umask(before)
