@@ -15,8 +15,8 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from errno import EDQUOT, EINVAL, EIO, ENOSPC, ENOTSUP, ENOTTY, EROFS
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, Protocol
@@ -296,11 +296,18 @@ def temporary(path: Path) -> Path:
 
 
 def put_file(fs: FileSystem, path: Path, parts: Iterable[Buffer]) -> None:
-    """Make `path` hold `parts`, all or nothing, durable when it returns.
+    """Make `path` hold `parts`, all or nothing, durable when it returns."""
+    with putting(fs, path) as add:
+        for part in parts:
+            add(part)
 
-    The parts are written to a temporary file beside it, which is synced and renamed over `path`;
-    then the directory is synced. A failure leaves at most the temporary file, which is removed if
-    possible.
+
+@contextmanager
+def putting(fs: FileSystem, path: Path) -> Iterator[Callable[[Buffer], None]]:
+    """Make `path` hold what is added, all or nothing, durable at the end.
+
+    It is written to a temporary file beside it, which is synced and renamed over `path`; then the
+    directory is synced. A failure leaves at most the temporary file, which is removed if possible.
     """
     beside = temporary(path)
     if fs.lstat(beside) is not None:  # Left by an earlier failure: there is one writer at a time.
@@ -309,14 +316,18 @@ def put_file(fs: FileSystem, path: Path, parts: Iterable[Buffer]) -> None:
         fd = fs.open(beside, "create")
         try:
             offset = 0
-            for part in parts:
+
+            def add(part: Buffer) -> None:
+                nonlocal offset
                 write_all(fs, fd, part, offset)
                 offset += memoryview(part).nbytes
+
+            yield add
             fs.sync_data(fd)
         finally:
             fs.close(fd)
         fs.rename(beside, path)
-    except OSError:
+    except Exception:
         with suppress(OSError):
             fs.unlink(beside)
         raise

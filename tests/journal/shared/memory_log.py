@@ -21,6 +21,7 @@ from stackshiftd.journal.shared.log import (
     MOVED,
     Lease,
     Member,
+    Piece,
     Row,
     Server,
     Tip,
@@ -36,7 +37,8 @@ class MemoryLog:
     def __init__(self) -> None:
         self.lease: Lease | None = None
         self.rows: list[Row] = []
-        self.kept: dict[int, bytes] = {}
+        self.pieces: dict[int, list[Piece]] = {}
+        """Of snapshots, by their sequence numbers."""
         self.is_silent = False
         """Does it answer nothing?"""
         self.daemons: dict[str, tuple[Member, float]] = {}
@@ -57,7 +59,7 @@ class MemoryLog:
         """See `SharedLog.make`."""
         self._answer()
         if self.lease is None or self.lease.owner.startswith(MOVED):
-            self.kept.clear()
+            self.pieces.clear()
             self.lease, self.rows = lease, list(rows)
         return self.lease
 
@@ -140,22 +142,25 @@ class MemoryLog:
         self._answer()
         return self.daemons.pop(host, None) is not None
 
-    async def put_snapshot(self, seq: int, data: bytes) -> None:
-        """See `SharedLog.put_snapshot`."""
+    async def put_piece(self, seq: int, number: int, of: int, data: bytes) -> None:
+        """See `SharedLog.put_piece`."""
         self._answer()
-        self.kept[seq] = data
-        for old in sorted(self.kept)[:-2]:
-            del self.kept[old]
+        assert number <= len(self.pieces.get(seq, ())), "they are put in order"
+        self.pieces[seq] = [*self.pieces.get(seq, ())[:number], Piece(data, of)]
+        if number == of - 1:
+            least = (await self.snapshots())[-2:][0]
+            self.pieces = {at: found for at, found in self.pieces.items() if at >= least}
 
     async def snapshots(self) -> list[int]:
         """See `SharedLog.snapshots`."""
         self._answer()
-        return sorted(self.kept)
+        return sorted(seq for seq, found in self.pieces.items() if len(found) == found[0].of)
 
-    async def get_snapshot(self, seq: int) -> bytes:
-        """See `SharedLog.get_snapshot`."""
+    async def get_piece(self, seq: int, number: int) -> Piece | None:
+        """See `SharedLog.get_piece`."""
         self._answer()
-        return self.kept.get(seq, b"")
+        found = self.pieces.get(seq, [])
+        return found[number] if number < len(found) else None
 
     async def trim(self, below: Place) -> None:
         """See `SharedLog.trim`."""

@@ -316,6 +316,13 @@ def test_leader_is_replaced_only_if_it_has_not_beaten(server: Server) -> None:
     run(work())
 
 
+async def put(log: PostgresLog, seq: int, text: bytes) -> None:
+    """A snapshot in pieces of a megabyte."""
+    pieces = [text[at : at + (1 << 20)] for at in range(0, len(text), 1 << 20)]
+    for number, piece in enumerate(pieces):
+        await log.put_piece(seq, number, len(pieces), piece)
+
+
 def test_snapshots_are_whole_or_not_there(server: Server) -> None:
     """In parts of a megabyte; the last two are kept."""
 
@@ -323,13 +330,34 @@ def test_snapshots_are_whole_or_not_there(server: Server) -> None:
         log = await made(server)
         texts = {seq: bytes([seq]) * ((1 << 20) + seq) for seq in (3, 5, 9)}
         for seq, text in texts.items():
-            await log.put_snapshot(seq, text)
+            await put(log, seq, text)
         assert await log.snapshots() == [5, 9]
-        assert await log.get_snapshot(9) == texts[9]
-        assert await log.get_snapshot(3) == b""
+        assert await log.get_piece(9, 0) == (texts[9][: 1 << 20], 2)
+        assert await log.get_piece(9, 1) == (texts[9][1 << 20 :], 2)
+        assert await log.get_piece(9, 2) is None
+        assert await log.get_piece(3, 0) is None
         sql = "DELETE FROM stackshift_snapshot WHERE project=$1 AND seq=9 AND no=0"
         await server.ask(sql, server.project)
         assert await log.snapshots() == [5]
+        log.close()
+
+    run(work())
+
+
+def test_pieces_of_a_snapshot_that_was_given_up_are_dropped(server: Server) -> None:
+    """By the next try, though it has fewer of them, and else with what is too old."""
+
+    async def work() -> None:
+        log = await made(server)
+        for seq, number, of in ((3, 0, 2), (5, 0, 4), (5, 1, 4), (5, 2, 4)):
+            await log.put_piece(seq, number, of, b"given up")
+        assert await log.snapshots() == []
+        await put(log, 5, b"whole")
+        assert await log.snapshots() == [5]
+        assert (await log.get_piece(5, 0), await log.get_piece(5, 1)) == ((b"whole", 1), None)
+        await put(log, 9, b"whole")
+        sql = "SELECT count(*) FROM stackshift_snapshot WHERE project=$1"
+        assert await server.ask(sql, server.project) == 2
         log.close()
 
     run(work())

@@ -24,7 +24,7 @@ from journal.builders import (
     until,
 )
 from journal.disk import Disk
-from journal.shared.journals import leading
+from journal.shared.journals import SMALL, files, filled, leading
 from journal.shared.memory_log import MemoryLog
 from stackshift_jobs.errors import (
     BadConfiguration,
@@ -38,27 +38,10 @@ from stackshiftd.journal.shared import shared_journal
 from stackshiftd.journal.shared.log import Lease
 from stackshiftd.journal.shared.shared_journal import SharedJournal
 
-SMALL = 700
-"""A segment of a few records."""
-
-
-async def filled(log: MemoryLog, disk: Disk, records: int = 12) -> SharedJournal:
-    """A leader that has appended some records, in several segments."""
-    journal = await leading(log, disk, segment_size=SMALL)
-    claim = await claimed(journal)
-    for number in range(records):
-        await add(journal, claim, [step(f"s{number}")] * (1 + number % 3))
-    return journal
-
 
 def has_looked(log: MemoryLog, least: int) -> bool:
     """Were there so many looks?"""
     return log.looks > least
-
-
-def files(disk: Disk) -> dict[str, bytes]:
-    """The segments of a copy."""
-    return {name: bytes(disk.find(f"{JOURNAL}/{name}").data) for name in disk.names(JOURNAL)}
 
 
 def test_rows_are_the_bytes_of_the_files() -> None:

@@ -7,7 +7,10 @@ fetched again.
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +18,7 @@ import msgspec
 
 from stackshift_jobs.errors import BadConfiguration, JournalDamaged
 from stackshiftd.journal import snapshots, witness
-from stackshiftd.journal.filesystem import FileSystem, put_file, read_file
+from stackshiftd.journal.filesystem import FileSystem, put_file, putting, read_file, read_range
 from stackshiftd.journal.layout import Layout
 from stackshiftd.journal.line_format import is_header
 from stackshiftd.journal.segment import MAX_HEADER, NAME, Header, read_header, segment_name
@@ -23,6 +26,8 @@ from stackshiftd.journal.shared.log import SharedLog
 
 MARK: Final = "copy.json"
 """Says that the files are a copy, of what, and who this directory is."""
+PIECE_BYTES: Final = 1 << 20
+"""How much of a snapshot goes at once to a log."""
 
 
 class Mark(msgspec.Struct, frozen=True):
@@ -116,8 +121,35 @@ async def fetch(fs: FileSystem, layout: Layout, log: SharedLog) -> None:
         place = rows[-1].tip.ends
     _put(fs, layout, name, parts)
     for seq in await log.snapshots():
-        if data := await log.get_snapshot(seq):
-            put_file(fs, layout.snapshots / f"{seq:020d}.jsonl", [data])
+        await _fetch_snapshot(fs, layout, log, seq)
+
+
+async def _fetch_snapshot(fs: FileSystem, layout: Layout, log: SharedLog, seq: int) -> None:
+    """Make the file of a snapshot, a piece at a time; none if it is dropped meanwhile."""
+    with suppress(_Dropped), putting(fs, layout.snapshots / f"{seq:020d}.jsonl") as add:
+        for number in itertools.count():
+            piece = await log.get_piece(seq, number)
+            if piece is None:
+                raise _Dropped
+            add(piece.data)
+            if number == piece.of - 1:
+                return
+
+
+async def put_snapshot(fs: FileSystem, path: Path, log: SharedLog, seq: int) -> None:
+    """Have `log` keep the snapshot at `path`, a piece at a time: it may be large."""
+    fd = fs.open(path, "read")
+    try:
+        starts = range(0, fs.size(fd), PIECE_BYTES)
+        for number, at in enumerate(starts):
+            data = await asyncio.to_thread(read_range, fs, fd, at, at + PIECE_BYTES)
+            await log.put_piece(seq, number, len(starts), data)
+    finally:
+        fs.close(fd)
+
+
+class _Dropped(Exception):
+    """A snapshot is not kept any more."""
 
 
 def _put(fs: FileSystem, layout: Layout, name: str, parts: list[bytes]) -> None:

@@ -73,6 +73,13 @@ class Member(NamedTuple):
     seen_ms: int = 0
 
 
+class Piece(NamedTuple):
+    """A piece of a snapshot file, which consists of `of`."""
+
+    data: bytes
+    of: int
+
+
 class Server(NamedTuple):
     """What answers for a log: its version, and who must have a commit before it is told:
     `synchronous_standby_names`, which is empty where the server alone does, or another service sees
@@ -156,14 +163,16 @@ class SharedLog(Protocol):
     async def forget_member(self, host: str) -> bool:
         """Forget a daemon; false if there is none of this name."""
 
-    async def put_snapshot(self, seq: int, data: bytes) -> None:
-        """Keep a snapshot file, the last two of which are kept."""
+    async def put_piece(self, seq: int, number: int, of: int, data: bytes) -> None:
+        """Keep a piece of the snapshot file at `seq`: that of `number`, from 0, of so many. They
+        are put in order. The first one drops what an earlier try has left; with the last one the
+        snapshot is kept, and all that is older than the last two is dropped."""
 
     async def snapshots(self) -> list[int]:
         """What snapshots are kept, oldest first, by their sequence numbers."""
 
-    async def get_snapshot(self, seq: int) -> bytes:
-        """The snapshot file at `seq`; empty if it is not kept any more."""
+    async def get_piece(self, seq: int, number: int) -> Piece | None:
+        """A piece of the snapshot file at `seq`; None if it is not kept any more."""
 
     async def trim(self, below: Place) -> None:
         """Drop rows that end at or before `below`; never the last one."""

@@ -75,7 +75,7 @@ async def to_log(
             return report
         await log.make(Lease(journal, 0, 0, _ARRIVING, lease_ms), rows)
         for seq, path in snapshots.listed(fs, layout.snapshots):
-            await log.put_snapshot(seq, read_file(fs, path))
+            await copying.put_snapshot(fs, path, log, seq)
         await _compare(log, rows, of)
         copying.write_mark(fs, layout, journal, of)
         copying.forget_witness(fs, layout)

@@ -36,11 +36,13 @@ from stackshiftd.journal.shared.log import (
     MOVED,
     Lease,
     Member,
+    Piece,
     Row,
     Server,
     Tip,
     taken,
 )
+from stackshiftd.journal.snapshots import KEPT
 
 try:
     import asyncpg
@@ -70,9 +72,7 @@ RIVAL_SECONDS: Final = 0.25
 READ_BYTES: Final = 8 << 20
 _READ_ROWS: Final = 256
 _TRIM_ROWS: Final = 500
-_CHUNK: Final = 1 << 20
 _PAUSE_SECONDS: Final = 0.2
-_SNAPSHOTS: Final = 2
 _UNREPLICATED: Final = "synchronous replication"
 """In the warning of a commit that was told as done and is not."""
 
@@ -150,6 +150,19 @@ DELETE FROM stackshift_log WHERE project=$1 AND part=$2 AND place IN (
   SELECT place FROM stackshift_log WHERE project=$1 AND part=$2 AND ends<=$3
      AND place<(SELECT max(place) FROM stackshift_log WHERE project=$1 AND part=$2)
    ORDER BY place LIMIT $4)"""
+_PUT_PIECE: Final = """
+INSERT INTO stackshift_snapshot VALUES ($1,$2,$3,$4,$5,$6)
+ ON CONFLICT (project, part, seq, no) DO UPDATE SET bytes=excluded.bytes, of=excluded.of
+ RETURNING 1"""
+_GET_PIECE: Final = """
+SELECT bytes, of FROM stackshift_snapshot WHERE project=$1 AND part=$2 AND seq=$3 AND no=$4"""
+_SNAPSHOTS: Final = """
+SELECT seq FROM stackshift_snapshot WHERE project=$1 AND part=$2
+ GROUP BY seq HAVING count(*)=max(of) ORDER BY seq"""
+_DROP_SNAPSHOT: Final = """
+DELETE FROM stackshift_snapshot WHERE project=$1 AND part=$2 AND seq=$3"""
+_DROP_SNAPSHOTS_BELOW: Final = """
+DELETE FROM stackshift_snapshot WHERE project=$1 AND part=$2 AND seq<$3"""
 
 
 class PostgresLog:
@@ -316,52 +329,24 @@ class PostgresLog:
 
     # --- Snapshots -------------------------------------------------------------------------
 
-    async def put_snapshot(self, seq: int, data: bytes) -> None:
-        """See `SharedLog.put_snapshot`."""
-        chunks = range(0, len(data), _CHUNK)
-        for number, at in enumerate(chunks):
-            await self._looking.one(
-                "INSERT INTO stackshift_snapshot VALUES ($1,$2,$3,$4,$5,$6)"
-                " ON CONFLICT (project, part, seq, no) DO UPDATE SET bytes=excluded.bytes,"
-                " of=excluded.of RETURNING 1",
-                *self._log,
-                seq,
-                number,
-                len(chunks),
-                data[at : at + _CHUNK],  # Not all of them at once: a snapshot may be large.
-            )
-        for old in (await self.snapshots())[:-_SNAPSHOTS]:
-            await self._looking.one(
-                "DELETE FROM stackshift_snapshot WHERE project=$1 AND part=$2 AND seq=$3",
-                *self._log,
-                old,
-            )
+    async def put_piece(self, seq: int, number: int, of: int, data: bytes) -> None:
+        """See `SharedLog.put_piece`."""
+        if number == 0:
+            await self._looking.run(_DROP_SNAPSHOT, *self._log, seq)
+        await self._looking.one(_PUT_PIECE, *self._log, seq, number, of, data)
+        if number == of - 1:
+            kept = (await self.snapshots())[-KEPT:]
+            await self._looking.run(_DROP_SNAPSHOTS_BELOW, *self._log, kept[0])
 
     async def snapshots(self) -> list[int]:
         """See `SharedLog.snapshots`: those that are whole."""
-        rows = await self._looking.all(
-            "SELECT seq FROM stackshift_snapshot WHERE project=$1 AND part=$2"
-            " GROUP BY seq HAVING count(*)=max(of) ORDER BY seq",
-            *self._log,
-        )
+        rows = await self._looking.all(_SNAPSHOTS, *self._log)
         return [row[0] for row in rows]
 
-    async def get_snapshot(self, seq: int) -> bytes:
-        """See `SharedLog.get_snapshot`."""
-        parts: list[bytes] = []
-        while True:
-            row = await self._looking.one(
-                "SELECT bytes, of FROM stackshift_snapshot"
-                " WHERE project=$1 AND part=$2 AND seq=$3 AND no=$4",
-                *self._log,
-                seq,
-                len(parts),
-            )
-            if row is None:
-                return b""
-            parts.append(bytes(row[0]))
-            if len(parts) == row[1]:
-                return b"".join(parts)
+    async def get_piece(self, seq: int, number: int) -> Piece | None:
+        """See `SharedLog.get_piece`."""
+        row = await self._looking.one(_GET_PIECE, *self._log, seq, number)
+        return None if row is None else Piece(*row)
 
     async def trim(self, below: Place) -> None:
         """See `SharedLog.trim`: the oldest first, a few at a time, since a statement that takes

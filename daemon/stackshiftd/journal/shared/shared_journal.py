@@ -439,8 +439,7 @@ class SharedJournal(FileJournal):
                 self._uploaded = set(await self._shared.snapshots())
             for seq, path in snapshots.listed(self._fs, self._layout.snapshots):
                 if seq not in self._uploaded:
-                    data = await asyncio.to_thread(read_file, self._fs, path)
-                    await self._shared.put_snapshot(seq, data)
+                    await copying.put_snapshot(self._fs, path, self._shared, seq)
                     self._uploaded.add(seq)
         except (DatabaseUnavailable, OSError) as failed:
             log.warning("a snapshot could not be kept in %s: %s", self._of, failed)
