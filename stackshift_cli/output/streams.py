@@ -61,8 +61,10 @@ def write_bytes(file: Path) -> None:
 
 
 class Stream(io.TextIOWrapper):
-    """The text stream of the descriptor `fd`, with the encoding that Python has chosen for `old` by
-    the locale. What is written after a write has failed is discarded.
+    """The text stream of the descriptor `fd`. On a terminal it has the encoding that Python has
+    chosen for `old` by the locale; elsewhere it is UTF-8, since a file or a pipe gets data, which
+    may be the output of a program that is passed through, and no locale may change that. What is
+    written after a write has failed is discarded.
 
     Not a raw stream below Python's buffer: a Ctrl-C between a write and the count of what was
     written would have it written again.
@@ -72,7 +74,7 @@ class Stream(io.TextIOWrapper):
         raw = io.FileIO(fd, "w", closefd=False)
         super().__init__(
             io.BufferedWriter(raw),
-            encoding=old.encoding if old is not None else "utf-8",
+            encoding=old.encoding if old is not None and raw.isatty() else "utf-8",
             errors="backslashreplace",
             line_buffering=fd == 2 or raw.isatty(),
         )

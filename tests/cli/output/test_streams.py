@@ -79,3 +79,37 @@ def test_question_with_closed_standard_input_is_not_answered(
     out, err, code = closed(shell, "<&-", "runs", "rm", run_id(1))
     assert (out, code) == ("", 2)
     assert "hint: add --yes" in err
+
+
+@pytest.mark.parametrize(
+    "locale",
+    [
+        {"LC_ALL": "C"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        {"PYTHONIOENCODING": "latin-1"},
+    ],
+    ids=str,
+)
+def test_data_in_a_pipe_is_utf8_in_every_locale(
+    shell: Shell, daemon: FakeDaemon, locale: dict[str, str]
+) -> None:
+    """A script gets the text that was stored, not one with escapes in it."""
+    daemon.answers["state.get"] = lambda _: {
+        "key": "k",
+        "value": "Grüße 世界",
+        "version": 1,
+        "expires_at": None,
+        "updated_at": None,
+        "updated_by": None,
+    }
+    shell.env.update(locale)
+    done = subprocess.run(
+        shell.command("state", "get", "k", "--raw"),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        cwd=shell.directory,
+        env=shell.env,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert (done.stdout.decode(), done.stderr, done.returncode) == ("Grüße 世界\n", b"", 0)
