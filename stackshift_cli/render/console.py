@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from collections.abc import Iterable
 from typing import Final, NamedTuple, TextIO
@@ -79,6 +81,8 @@ ASCII: Final = Glyphs(
     select=">",
     up_down="j k",
 )
+_DUMB: Final = ("dumb", "unknown")
+"""Values of TERM for which `rich` takes any terminal to be 80 by 25, unless it is given both."""
 STATUS_STYLES: Final = {status: look.style for status, look in _STATUSES.items()}
 BAR_STYLES: Final = {code: look.style for code, look in _BARS.items()}
 
@@ -88,9 +92,14 @@ def console(options: Globals, stream: TextIO | None = None, width: int | None = 
     prints text as it is, without markup or highlighting. `width` is that of the terminal unless it
     is given."""
     color = wants_color(options, stream)
+    height = None
+    if os.environ.get("TERM") in _DUMB:
+        columns, height = shutil.get_terminal_size((80, 25))
+        width = width or columns
     return Console(
         file=stream or sys.stdout,
         width=width,
+        height=height,
         force_terminal=True if color else None,
         color_system="auto" if color else None,
         highlight=False,

@@ -173,6 +173,17 @@ def test_narrow_list_keeps_mark_and_status(
     assert max(len(first), len(second)) <= cells
 
 
+@pytest.mark.parametrize("cells", [60, 120])
+@pytest.mark.parametrize("name", ["dumb", "unknown"])
+def test_dumb_terminal_has_a_width_too(
+    terminal: Terminal, daemon: FakeDaemon, cells: int, name: str
+) -> None:
+    """What is too long is cut there, and neither sooner nor later."""
+    daemon.add(run_object(1, status="failed", error={**ERROR, "message": "m" * 200}))
+    text, code = ended(terminal("runs", "list", cells=cells, TERM=name))
+    assert (max(map(len, plain(text).splitlines())), code) == (cells, 0)
+
+
 def test_what_is_cut_ends_in_dots_where_the_locale_is_not_utf8(
     terminal: Terminal, daemon: FakeDaemon
 ) -> None:
