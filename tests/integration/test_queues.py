@@ -198,6 +198,26 @@ def test_bad_limits_and_names_are_refused(project: Project) -> None:
     assert queue(project, "media")["concurrency"] == 2
 
 
+def test_queue_is_limited_before_its_first_run(project: Project) -> None:
+    """So the first two runs do not both begin; the limit outlives the daemon. A name that is
+    probably misspelt makes no queue, nor does a reset, or a limit or name that is not valid."""
+    limited = project.call("queue.limit", queue="disk", concurrency=1)
+    assert (limited["concurrency"], limited["depth"], limited["changed"]) == (1, 0, True)
+    project.stop()
+    project.start()
+    assert queue(project, "disk")["concurrency"] == 1
+    before = project.call("queue.list")
+    with pytest.raises(NotFound) as missing:
+        project.call("queue.limit", queue="medai", concurrency=1)
+    assert missing.value.fields["near"][0] == "media"
+    with pytest.raises(NotFound):
+        project.call("queue.limit", queue="tapes", reset=True)
+    for name, rate in (("", "1/s"), ("a\nb", "1/s"), ("tapes", "fast")):
+        with pytest.raises(Usage):
+            project.call("queue.limit", queue=name, rate=rate)
+    assert project.call("queue.list") == before
+
+
 def test_start_in_a_new_queue_says_which_name_was_probably_meant(project: Project) -> None:
     """Only the start that makes the queue, and not where only digits differ."""
 

@@ -1,7 +1,7 @@
 """`queue.*`: showing queues, and changing them for a person.
 
-A queue exists once a run, a job, a declaration or `stackshift.toml` names it. A change is answered
-when it is durable, and stays in force until a person changes it again.
+A queue exists once a run, a job, a declaration, `stackshift.toml` or a limit names it. A
+change is answered when it is durable, and stays in force until a person changes it again.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from stackshift_jobs.project.config import Config
 from stackshift_jobs.project.locate import CONFIG_FILE
 from stackshift_jobs.project.settings import parse_rate
 from stackshift_jobs.values.durations import rfc3339
+from stackshift_jobs.values.names import check_name
 from stackshiftd.core import commands as c
 from stackshiftd.core.effects import Changed
 from stackshiftd.core.records import QueueTerms
@@ -159,14 +160,16 @@ class Queues:
 
     def pause(self, params: NameQueue, answer: Answer) -> None:
         """Pause a queue; answers with it and whether this changed it."""
-        self._change(params.queue, QueueTerms(paused=True), answer)
+        self._change(self._known(params.queue), QueueTerms(paused=True), answer)
 
     def resume(self, params: NameQueue, answer: Answer) -> None:
         """Resume a queue; answers like `pause`."""
-        self._change(params.queue, QueueTerms(paused=False), answer)
+        self._change(self._known(params.queue), QueueTerms(paused=False), answer)
 
     def limit(self, params: LimitQueue, answer: Answer) -> None:
-        """Change a queue's limits; answers like `pause`. Raises `Usage` for an invalid limit."""
+        """Change a queue's limits; answers like `pause`. A queue that does not exist yet is made,
+        so that it can be limited before its first run; but one that is probably misspelt raises
+        `NotFound`. Raises `Usage` for an invalid limit or name."""
         for name in ("concurrency", "key_concurrency", "rate_burst"):
             value = getattr(params, name)
             if value is not None and not 0 <= value <= MANY:
@@ -175,10 +178,11 @@ class Queues:
         terms = QueueTerms(
             params.concurrency, params.key_concurrency, rate, per_ms, params.rate_burst
         )
-        self._change(params.queue, terms, answer, params.reset)
+        if params.reset or self.near(params.queue):
+            self._known(params.queue)
+        self._change(check_name(params.queue, "queue"), terms, answer, params.reset)
 
     def _change(self, name: str, terms: QueueTerms, answer: Answer, reset: bool = False) -> None:
-        self._known(name)
 
         def changed(reply: Any) -> None:
             if isinstance(reply, Changed):
@@ -207,7 +211,7 @@ class Queues:
                 self._draining[wait] = params.queue
                 self.noticed()
 
-        self._change(params.queue, QueueTerms(paused=True), paused)
+        self._change(self._known(params.queue), QueueTerms(paused=True), paused)
 
     def noticed(self) -> None:
         """Answer the drains of queues in which nothing executes any more."""
