@@ -19,9 +19,20 @@ from helpers.cluster_load import TIMES, Pair, follows, keep_promises
 from helpers.deadline import wait_until
 from helpers.postgres import Postgres
 from helpers.postgres_server import database as database
+from helpers.processes import wait_gone
 from helpers.project_factory import Make
+from helpers.switch import Switch
+from helpers.switch import missing as no_switch
 from stackshift_cli.daemon.connection import Connection
 from stackshift_jobs.errors import StackshiftError
+
+
+@pytest.fixture
+def switch() -> Iterator[Switch]:
+    """What machines with networks of their own are at."""
+    made = Switch()
+    yield made
+    made.remove()
 
 
 def hand_over(pair: Pair) -> None:
@@ -138,6 +149,32 @@ def test_no_promise_is_broken_whatever_becomes_of_the_workers(
     """See `keep_promises` (guarantee: shared journal)."""
     pair = Pair(make_project, [database.port], tmp_path.name, apart=True)
     keep_promises(pair, POD_BLOWS[blow], may_begin_again=blow == "freeze_pod")
+
+
+def cut_off_pod(pair: Pair) -> None:
+    """Nothing reaches it until its runs are given to another one, and all that it was executing has
+    ended by itself; then it can be reached again, and leaves."""
+    stuck = pair.pod
+    assert stuck is not None
+    assert stuck.network is not None
+    [joined, *executing] = stuck.processes()
+    stuck.network.cut()
+    pair.add_pod(stuck.root)
+    wait_until(lambda: stuck.serves(pair.leader) is False, f"{stuck.name} to be given up")
+    wait_gone([each.pid for each in executing], f"what {stuck.name} executes to end")
+    assert joined.is_running()
+    stuck.network.join()
+    stuck.leave()
+
+
+@pytest.mark.skipif(bool(no_switch()), reason=no_switch())
+def test_no_promise_is_broken_if_the_workers_are_cut_off(
+    make_project: Make, database: Postgres, switch: Switch, tmp_path: Path
+) -> None:
+    """See `keep_promises` (guarantee: shared journal)."""
+    pair = Pair(make_project, [database.port], tmp_path.name, apart=True, switch=switch)
+    # Until it ends by itself, it may begin what it was about to. Nothing comes of that.
+    keep_promises(pair, cut_off_pod, may_begin_again=True)
 
 
 def test_idle_leader_that_was_cut_off_tells_nothing_old(

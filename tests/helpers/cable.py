@@ -10,14 +10,15 @@ from collections.abc import Callable
 
 
 class Cable:
-    """Listens at `port`, and passes what comes on to `to`, both on this machine."""
+    """Listens at `port` of the address `host`, and passes what comes on to `to`, both on this
+    machine."""
 
-    def __init__(self, to: int) -> None:
+    def __init__(self, to: int, host: str = "127.0.0.1") -> None:
         self._to = to
         self._is_whole = threading.Event()
         self._is_whole.set()
         self._ends: set[socket.socket] = set()
-        self._server = socket.create_server(("127.0.0.1", 0))
+        self._server = socket.create_server((host, 0))
         self.port: int = self._server.getsockname()[1]
         self._start(self._accept)
 

@@ -25,6 +25,7 @@ from helpers.ledger import Ledger
 from helpers.processes import wait_gone
 from helpers.project import Project, environment
 from helpers.project_factory import Make
+from helpers.switch import Plugged, Switch
 from helpers.twins import twin, twins
 from stackshift_cli.daemon.connection import Connection
 from stackshift_jobs.errors import (
@@ -63,10 +64,18 @@ class Pair:
     """One project in two directories, which share a witness; `leader` serves."""
 
     def __init__(
-        self, make: Make, ports: list[int], name: str, *, lease: str = "1s", apart: bool = False
+        self,
+        make: Make,
+        ports: list[int],
+        name: str,
+        *,
+        lease: str = "1s",
+        apart: bool = False,
+        switch: Switch | None = None,
     ) -> None:
         """`ports` are those of the servers of one database on this machine. With `apart`, the two
-        have no workers, and all runs are executed by `pod`, a third machine without a daemon."""
+        have no workers, and all runs are executed by `pod`, a third machine without a daemon; if
+        there is a `switch`, that has a network of its own."""
         workers = "hosts = []\n" if apart else ""
         config = (
             f'[project]\nname = "{name}"\n[workers]\nprocesses = 2\nslots = 4\ngrace = "1s"\n'
@@ -74,6 +83,8 @@ class Pair:
         )
         self.leader, self.other = self.first, _ = twins(make, JOBS, config)
         self.pod: Pod | None = None
+        self._switch = switch
+        here = "127.0.0.1" if switch is None else switch.address
         self.cables: dict[Project, list[Cable]] = {}
         for number, project in enumerate((self.leader, self.other), 1):
             self.cables[project] = [Cable(port) for port in ports]
@@ -82,21 +93,22 @@ class Pair:
             with (project.root / "stackshift.toml").open("a") as file:
                 file.write(
                     f'[journal]\nurl = "{url}"\nlease = "{lease}"\nsegment_size = "64KiB"\n'
-                    f'[cluster]\nhost = "app-{number}"\nlisten = "127.0.0.1:0"\n'
+                    f'[cluster]\nhost = "app-{number}"\nlisten = "{here}:0"\n'
                 )
         self.leader.start()
         told = self.other.start()
         assert "follows" in told["notes"][0], told
         if apart:
+            self._cable = Cable(ports[0], here)
             place = twin(self.first, make, JOBS, config.replace(workers, "")).root
             with (place / "stackshift.toml").open("a") as file:
-                url = f"postgresql://postgres@127.0.0.1:{ports[0]}/postgres"
+                url = f"postgresql://postgres@{here}:{self._cable.port}/postgres"
                 file.write(f'[journal]\nurl = "{url}"\n')
             self.add_pod(place)
 
     def add_pod(self, place: Path) -> None:
         """Have a new pod serve the leader."""
-        self.pod = Pod(place)
+        self.pod = Pod(place, self._switch.plug() if self._switch is not None else None)
         wait_until(partial(self.pod.serves, self.leader), f"{self.pod.name} to serve")
 
     def taken_over(self) -> Project:
@@ -154,6 +166,7 @@ class Pair:
         """Take the pod and the cables away."""
         if self.pod is not None:
             self.pod.leave()
+            self._cable.close()
         for cables in self.cables.values():
             for cable in cables:
                 cable.close()
@@ -161,17 +174,18 @@ class Pair:
 
 class Pod:
     """A machine without a daemon, whose workers serve the one that leads. `root` is the directory
-    of the project there."""
+    of the project there, `network` its own if it has one."""
 
     _numbers = itertools.count(1)
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, network: Plugged | None = None) -> None:
+        self.root, self.network = root, network
         self.name = f"pod-{next(self._numbers)}"
         words = ["-m", "stackshift_cli", "worker", "join", "--host", self.name]
+        command = [sys.executable, "-P", *words]
         with (root / f"{self.name}.log").open("wb") as log:
             self._joined = subprocess.Popen(
-                [sys.executable, "-P", *words],
+                command if network is None else network.inside(command),
                 cwd=root,
                 env=environment(),
                 stdin=subprocess.DEVNULL,
@@ -204,6 +218,8 @@ class Pod:
         """In good order."""
         self._joined.terminate()
         assert self._joined.wait(SECONDS) == 0
+        if self.network is not None:
+            self.network.remove()
 
 
 def follows(project: Project) -> bool:
