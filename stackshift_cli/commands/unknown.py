@@ -1,8 +1,10 @@
 """What somebody means who calls a command that does not exist.
 
-In this order: a verb of some noun (`retry`: `runs retry`), a global option (`version`), a job of
-the project (`hello`: `start hello`), a run (`runs @last`), and only then what is spelled alike. The
-daemon is asked for jobs only if it runs; nothing is started, changed or imported.
+In this order: a verb of the noun that other programs call otherwise (`runs kill`: `runs cancel`), a
+verb of some noun (`retry`: `runs retry`), a global option (`version`), a job of the project
+(`hello`: `start hello`), a run (`runs @last`), what other programs call otherwise (`ps`: `runs
+list`), and only then what is spelled alike. The daemon is asked for jobs only if it runs; nothing
+is started, changed or imported.
 """
 
 from __future__ import annotations
@@ -19,6 +21,30 @@ from stackshift_cli.commands.spec import GLOBALS, Argument, Command
 from stackshift_jobs.errors import Usage
 
 _RUN: Final = re.compile(r"@(last|failed)|run_\w+")
+_ELSEWHERE: Final = {
+    "ls": ("list",),
+    "ps": ("list",),
+    "describe": ("show",),
+    "info": ("show",),
+    "inspect": ("show",),
+    "abort": ("cancel",),
+    "kill": ("cancel", "stop"),
+    "rerun": ("retry",),
+    "del": ("rm", "delete"),
+    "delete": ("rm",),
+    "remove": ("rm", "delete"),
+    "rm": ("delete",),
+    "put": ("set",),
+    "emit": ("send",),
+    "publish": ("send",),
+    "enqueue": ("start",),
+    "submit": ("start",),
+    "follow": ("tail",),
+    "watch": ("tail",),
+    "htop": ("top",),
+    "monitor": ("top",),
+}
+"""Our verbs for those of shells, queues and other programs."""
 _VERY_ALIKE: Final = 0.75
 _ALIKE: Final = 0.5
 _MOST_ASKED: Final = 3
@@ -54,10 +80,28 @@ def verbs(word: str, rest: Iterable[str] = ()) -> list[str]:
 def _meant(called: Called) -> list[str]:
     noun = ALIASES.get(called.noun, called.noun)
     return (
-        _elsewhere(called, noun)
+        (_called_otherwise(called.word, noun) if noun else [])
+        or _elsewhere(called, noun)
         or _as_argument(called, noun)
+        or _called_otherwise(called.word, "")
         or [_path(noun, word) for word in _spelled_alike(called.word, _inside(noun))]
     )
+
+
+def _called_otherwise(word: str, noun: str) -> list[str]:
+    """The command for what other programs call `word`, among those of `noun`; without a noun, the
+    command of one word, one about runs, or of any noun."""
+    mine = _ELSEWHERE.get(word, ())
+    if noun:
+        return [f"{noun} {verb}" for verb in mine if verb in _inside(noun)]
+    for verb in mine:
+        named = verbs(verb)
+        for best in (verb, f"runs {verb}"):
+            if best in named:
+                return [best]
+        if named:
+            return named
+    return []
 
 
 def _spelled_alike(word: str, known: list[str]) -> list[str]:

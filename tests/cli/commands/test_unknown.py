@@ -48,6 +48,27 @@ def test_exact_word_is_a_better_hint_than_a_similar_one(line: str, meant: list[s
     assert near(line) == meant
 
 
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        ("ps", ["runs list"]),
+        ("ls", ["runs list"]),
+        ("kill", ["runs cancel"]),
+        ("submit hello", ["start"]),
+        ("publish", ["event send"]),
+        ("monitor", ["top"]),
+        ("runs:kill", ["runs cancel"]),
+        ("runs:delete", ["runs rm"]),
+        ("state:rm", ["state delete"]),
+        ("queues:ls", ["queues list"]),
+        ("daemon:kill", ["daemon stop"]),
+    ],
+)
+def test_word_of_another_program_is_hinted_at_with_ours(line: str, meant: list[str]) -> None:
+    """`ps` is spelled most like `sh`, which nobody means; and a noun that was typed stays."""
+    assert near(line) == meant
+
+
 def test_every_verb_alone_is_hinted_at_with_its_nouns() -> None:
     """Whatever the table of commands has."""
     alone = {command.path[0] for command in COMMANDS if len(command.path) == 1}
