@@ -38,7 +38,7 @@ from stackshiftd.shell.standby import Standby, following
 from stackshiftd.shell.tuning import Tuning
 from stackshiftd.shell.work import as_work, to_end
 from stackshiftd.shell.workers.pool import STOP_MARGIN_SECONDS
-from stackshiftd.shell.workers.process import Launch, launch_process
+from stackshiftd.shell.workers.process import EarlyWorker, Launch, launch_process
 from stackshiftd.shell.workers.programs import end_strays, recorded
 from stackshiftd.shell.workers.warden import Warden, await_warden
 from stackshiftd.worker.scripts.folder import remove_all
@@ -315,6 +315,9 @@ class Daemon:
         if self.standby is not None:
             log.warning("taking over")
             self.standby.is_taking_over = True
+            if not self._in_memory:
+                # The first of our own loads its modules while those that were lent end.
+                self.pool.hosts.local.early = EarlyWorker.launch(self._config)
             if self._lender is not None:
                 # Before the runs that their workers have executed are handed out again.
                 await self._lender.close(leave=False)
@@ -482,7 +485,9 @@ class Daemon:
             self._service.stopping()
         self.pool.drain()
         await self._until_idle(self._grace + STOP_MARGIN_SECONDS)
-        await self.pool.close()
+        self.pool.kill()
+        if any(self.engine.state.executions.values()):
+            await self.pool.close()  # Their runs are handed out again when nothing of them is left.
         for worker, executing in list(self.engine.state.executions.items()):
             for run, token in list(executing.items()):
                 self.engine.submit(

@@ -16,7 +16,9 @@ from helpers.project_factory import Make
 from helpers.twins import twins
 from journal.shared.memory_log import MemoryLog
 from stackshift_jobs.errors import DatabaseUnavailable, Fenced, Usage
+from stackshiftd import daemon
 from stackshiftd.shell import engine
+from stackshiftd.shell.workers.pool import Pool
 
 pytestmark = pytest.mark.not_via(why="it says itself where its journal is")
 
@@ -120,6 +122,35 @@ def test_daemon_that_is_deposed_ends(project: Project, log: MemoryLog) -> None:
         assert project.finish(run)["result"] == 1
     finally:
         assert inside.close() is None
+
+
+@pytest.mark.parametrize("executes", [False, True], ids=["idle", "executing"])
+def test_lead_is_left_when_no_run_executes_any_more(
+    make_project: Make, log: MemoryLog, monkeypatch: pytest.MonkeyPatch, executes: bool
+) -> None:
+    """Workers that have nothing to do need not have ended by then; those that execute do."""
+    project = make_project(JOBS, '[workers]\nprocesses = 1\ngrace = "10ms"\n')
+    told: list[str] = []
+    end, leave = Pool._end_programs, log.leave
+
+    async def ended(pool: Pool, *arguments: Any) -> None:
+        await end(pool, *arguments)
+        told.append("worker ended")
+
+    async def left(*arguments: Any) -> None:
+        await leave(*arguments)
+        told.append("lead left")
+
+    monkeypatch.setattr(Pool, "_end_programs", ended)
+    monkeypatch.setattr(log, "leave", left)
+    monkeypatch.setattr(daemon, "STOP_MARGIN_SECONDS", 0.01)
+    inside = InsideDaemon(project, log=log)
+    if executes:
+        project.begin("held", {"gate": "g"})
+        project.at("g")
+    assert inside.close() is None
+    order = ["worker ended", "lead left"]
+    assert told == (order if executes else order[::-1])
 
 
 def test_status_says_where_the_journal_is(project: Project, log: MemoryLog) -> None:

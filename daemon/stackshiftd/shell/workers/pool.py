@@ -88,6 +88,7 @@ class Pool:
         self._closing = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._burials: set[asyncio.Task[Any]] = set()
+        self._killed: list[WorkerLink] = []
         # Not the loop's own threads: an ending may take as long as the grace, and others need them.
         self._enders = enders(MAX_ENDINGS)
         self.links: dict[str, WorkerLink] = {}
@@ -537,15 +538,20 @@ class Pool:
             link.retired = True
             link.post(Drain())
 
-    async def close(self) -> None:
-        """Kill all workers, and wait until they and all that they have started have ended;
-        idempotent."""
+    def kill(self) -> None:
+        """Kill all workers, which say nothing any more; `close` waits for their end. Idempotent."""
         if self._closing:
             return
         self._closing = True
-        links = list(self.links.values())
-        for link in links:
+        self._killed = list(self.links.values())
+        for link in self._killed:
             self._kill(link)
+
+    async def close(self) -> None:
+        """Kill all workers, and wait until they and all that they have started have ended;
+        idempotent."""
+        self.kill()
+        links, self._killed = self._killed, []
         endings = [self._end_programs(link, FORCED_SECONDS) for link in links]
         await asyncio.gather(*endings, *self._burials, return_exceptions=True)
         for link in links:
