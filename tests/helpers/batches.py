@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,6 +13,7 @@ from msgspec import Raw
 
 from stackshift_jobs.project.config import load_config
 from stackshift_jobs.values.strict_json import difference, loads
+from stackshiftd.history.index import Rebuilding
 from stackshiftd.journal.interface import Epoch, Full, Group, Owner, Place
 from stackshiftd.journal.memory import MemoryJournal
 from stackshiftd.shell.catalog import Catalog
@@ -61,6 +62,24 @@ class CountingJournal(MemoryJournal):
         return await super().append(epoch, expected_seq, groups)
 
 
+class LateLookup:
+    """Finds no run before it has been waited for `late` times, and then the ids as they are."""
+
+    def __init__(self) -> None:
+        self.late = 0
+
+    def predecessors(self, names: Sequence[str]) -> list[tuple[str, str]]:
+        """See `Lookup.predecessors`. Raises `Rebuilding`."""
+        if self.late:
+            raise Rebuilding("being rebuilt")
+        return [(name, "") for name in names]
+
+    def when_whole(self, again: Callable[[], None]) -> None:
+        """Be waited for."""
+        self.late -= 1
+        again()
+
+
 class Batches:
     """Starts batches of runs of the job `work`, and one with a unique key, `alone`."""
 
@@ -80,7 +99,10 @@ class Batches:
         view = SimpleNamespace(
             status=self._status, redaction=SimpleNamespace(difference=_difference)
         )
-        self._starts = Starts(self.engine, catalog, cast(Any, None), cast(Any, view), lambda _: [])
+        self.lookup = LateLookup()
+        self._starts = Starts(
+            self.engine, catalog, cast(Any, self.lookup), cast(Any, view), lambda _: []
+        )
 
     async def open(self) -> Batches:
         """Become the journal's writer."""

@@ -104,3 +104,19 @@ def test_full_disk_refuses_all_of_what_it_did_not_take(tmp_path: Path) -> None:
         assert brief(refused) == ["disk_full"]
 
     play(tmp_path, scene)
+
+
+def test_batch_goes_on_where_a_run_could_not_be_looked_up_yet(tmp_path: Path) -> None:
+    """Starts without a key before it are not made twice, and none is refused."""
+
+    async def scene(batches: Batches) -> None:
+        runs = [b'{"job":"work"}'] * MORE
+        first = await batches.start(runs[:1])
+        batches.lookup.late = 2
+        runs[-1] = b'{"job":"work","after":["%s"]}' % first[0]["id"].encode()
+        results = await batches.start(runs)
+        assert brief(results) == ["new"] * MORE
+        assert len(batches.engine.state.runs) == 1 + MORE
+        assert batches.lookup.late == 0
+
+    play(tmp_path, scene)

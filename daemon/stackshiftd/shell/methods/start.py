@@ -15,12 +15,13 @@ from stackshiftd.core import commands as c
 from stackshiftd.core.decide.decide import decide
 from stackshiftd.core.effects import Started
 from stackshiftd.core.state.state import KeyEntry, Status
+from stackshiftd.history.index import Rebuilding
 from stackshiftd.shell.catalog import Catalog, StartParams
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.params import Answer, Params, Table, misfit, within
 from stackshiftd.shell.views.lookup import Lookup
 from stackshiftd.shell.views.run import RUN_FIELDS, View
-from stackshiftd.shell.work import Later, Work
+from stackshiftd.shell.work import Later, Parked, Work
 
 MAX_BATCH: Final = 1000
 MAX_AFTER: Final = 100
@@ -228,12 +229,18 @@ class Starts:
         for first in range(0, len(params.runs), SLICE):
             if first:
                 yield None
-            self._start_slice(params.runs[first : first + SLICE], first, results)
+            while True:
+                try:
+                    self._start_slice(params.runs[first : first + SLICE], first, results)
+                    break
+                except Rebuilding:  # Nothing of this slice is submitted; those before it are.
+                    yield Parked(self._lookup.when_whole)
         self._engine.when_durable(answer, {"results": results})
 
     def _start_slice(self, runs: list[Raw], first: int, results: list[Any]) -> None:
         """Start `runs`; what each is answered will be in `results`, from `first` on, when it is
-        durable."""
+        durable. Raises `Rebuilding`, and starts none, if one is to begin after a run that cannot be
+        looked up yet."""
         now_us = self._engine.now_us()
         places: list[int] = []
         commands: list[c.StartRun] = []
@@ -245,6 +252,8 @@ class Starts:
                 commands.append(self._command(start, now_us))
             except msgspec.MsgspecError as bad:
                 results[place] = {"error": Usage(misfit(bad)).as_json()}
+            except Rebuilding:
+                raise
             except StackshiftError as refused:
                 results[place] = {"error": refused.as_json()}
             else:

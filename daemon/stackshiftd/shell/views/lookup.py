@@ -12,7 +12,7 @@ import re
 from array import array
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -108,6 +108,10 @@ class Lookup:
     def __init__(self, engine: Engine, history: History) -> None:
         self._engine = engine
         self._history = history
+
+    def when_whole(self, again: Callable[[], None]) -> None:
+        """Call `again` once every run that is kept can be found: see `History.when_whole`."""
+        self._history.when_whole(again)
 
     def resolve(self, name: str) -> str:
         """The id that `name` stands for: an id, a unique suffix, a shortened id as screens show it
