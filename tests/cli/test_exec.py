@@ -112,6 +112,29 @@ def test_output_comes_as_it_is_printed(here: Shell) -> None:
     assert running.wait() == 0
 
 
+@pytest.mark.parametrize(
+    ("script", "out", "err"),
+    [
+        ("printf abc", b"abc", b""),
+        ("echo abc", b"abc\n", b""),
+        ("printf 'a\\nb'; printf c >&2", b"a\nb", b"c"),
+        ("printf a; while [ ! -e go ]; do sleep 0.01; done; printf b", b"ab", b""),
+    ],
+)
+def test_no_newline_is_added_to_what_is_printed(
+    here: Shell, script: str, out: bytes, err: bytes
+) -> None:
+    """As in a shell: it may be the input of a program that takes it as it is."""
+    running = here.popen("exec", "--", "sh", "-c", script)
+    assert running.stdout is not None
+    assert running.stderr is not None
+    first = running.stdout.read(1)
+    (here.directory / "go").touch()
+    assert first + running.stdout.read() == out
+    assert running.stderr.read().endswith(err)
+    assert running.wait() == 0
+
+
 def test_ctrl_c_detaches_and_leaves_the_program_alone(here: Shell) -> None:
     """Exit 130; the run goes on to its end."""
     script = "echo begun; while [ ! -e go ]; do sleep 0.01; done; echo done > out"

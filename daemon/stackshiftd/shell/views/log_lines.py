@@ -1,7 +1,8 @@
 """The lines of a run's log, as its file has them, in pages.
 
 A line that was flushed before its end stands in the file in parts (see `worker.log_lines`). Those
-of one answer are joined, in the place of the first; one whose end is not there is `unfinished`.
+of one answer are joined, in the place of the first. One whose end is not there is `unfinished`, and
+so is the last line of a program that did not end it.
 """
 
 from __future__ import annotations
@@ -164,7 +165,8 @@ def _page(
             continue
         part = line.pop("line", None)
         line["message"] = readable(line["message"])
-        line["unfinished"] = part is not None and not line.pop("ended", False)
+        is_part = part is not None and not line.pop("ended", False)
+        line["unfinished"] = line.pop("open", False) or is_part
         first = begun.get(part) if part is not None else None
         size += length
         if first is not None:

@@ -255,11 +255,13 @@ class RunLog:
         writer.is_escaped = writer.is_escaped or shown != text
         return shown
 
-    def _end_line(self, key: _Key, writer: _Writer) -> None:
+    def _end_line(self, key: _Key, writer: _Writer, *, is_open: bool = False) -> None:
         text = writer.line.marked()[writer.stored :]
         is_cut = bool(writer.line.cut_bytes) or writer.is_escaped
         writer.is_escaped = False
-        self._keep(key[0], key[1], "", text, writer.number, ended=True, is_cut=is_cut)
+        self._keep(
+            key[0], key[1], "", text, writer.number, ended=True, is_cut=is_cut, is_open=is_open
+        )
         writer.line, writer.stored, writer.parts, writer.number = NO_TEXT, 0, 0, ""
 
     def _finish(self, key: _Key) -> None:
@@ -271,7 +273,8 @@ class RunLog:
             end = self._escaped(writer, writer.decoder.decode(b"", True))
         writer.line = writer.line.longer(self._secrets(key).mask(writer.held + end))
         if writer.line.text:
-            self._end_line(key, writer)
+            # What a program prints is passed on as it was, without a newline that it did not print.
+            self._end_line(key, writer, is_open=key[2] > 0)
 
     def _store_part(self, key: _Key) -> None:
         writer = self._writers.get(key)
@@ -307,6 +310,7 @@ class RunLog:
         *,
         ended: bool = False,
         is_cut: bool = False,
+        is_open: bool = False,
     ) -> None:
         # A full disk costs lines of the log, never the run that prints them.
         with contextlib.suppress(OSError):
@@ -324,4 +328,6 @@ class RunLog:
                     line["ended"] = True
             if is_cut:
                 line["cut"] = True
+            if is_open:
+                line["open"] = True
             self._store.append(line)
