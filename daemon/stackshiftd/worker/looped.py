@@ -541,10 +541,9 @@ def call_handler(
     """Call the handler; its final frame is sent when nothing of it executes any more."""
 
     def ended(last: Frame | c.Command) -> None:
-        try:
+        with contextlib.suppress(Exception):  # Whatever is wrong with its output, it has ended.
             execution.log.close()
-        finally:  # Whatever is wrong with its output, the run has ended.
-            on_end(execution)
-            pipe.post(last)
+        on_end(execution)
+        pipe.post(last)
 
     execution.begin(port, ended)

@@ -247,7 +247,7 @@ class Worker:
         if refused := inheritance.adopt(hello.umask, hello.nice):
             own.write("log", f"WARNING {refused}\n".encode())
         PROCESS.when_first = lambda: self._pipe.send(KnowsSecrets())
-        self.pipes.start(out, err, own, self._printing)
+        self.pipes.start(out, err, own, self._printing, self.break_down)
         program_output.install(self.pipes)
         process_copy.install()
         project = Path(hello.project)

@@ -493,11 +493,10 @@ class Threads:
         last = execution.last_frame(handle)
         execution.end()
         execution.programs.close(Unwinding("ended"))
-        try:
+        with contextlib.suppress(Exception):  # Whatever is wrong with its output, it has ended.
             execution.log.close()
-        finally:  # Whatever is wrong with its output, the run has ended.
-            self._on_end(execution)
-            if self.active > 1:
-                pipe.hand_over(last)
-            else:
-                pipe.send(last)
+        self._on_end(execution)
+        if self.active > 1:
+            pipe.hand_over(last)
+        else:
+            pipe.send(last)

@@ -112,8 +112,17 @@ class ProgramPipes:
         """Is this a forked process? Then nobody reads here, and its programs write to the pipes of
         the worker."""
 
-    def start(self, out: int, err: int, own: OwnLog, printing: Printing) -> None:
-        """Read the pipes `out` and `err`, to which anything in this process may write."""
+    def start(
+        self,
+        out: int,
+        err: int,
+        own: OwnLog,
+        printing: Printing,
+        on_error: Callable[[BaseException], None],
+    ) -> None:
+        """Read the pipes `out` and `err`, to which anything in this process may write. `on_error`
+        is called with an error that ends the thread which does: programs would soon stand still."""
+        self._on_error = on_error
         pipes = [
             OutputPipe(fd, _SharedSink(stream, own, printing))
             for stream, fd in (("stdout", out), ("stderr", err))
@@ -155,16 +164,21 @@ class ProgramPipes:
         return theirs
 
     def _read(self) -> None:
-        while True:
-            for key, _ in self._selector.select():
-                pipe, log = key.data
-                pipe.catch_up()
-                if pipe.over:
-                    self._selector.unregister(pipe.fd)
-                    os.close(pipe.fd)
-                    if log is not None:
-                        with contextlib.suppress(ValueError):
-                            log.sources.remove(pipe)
+        try:
+            while True:
+                for key, _ in self._selector.select():
+                    self._take(*key.data)
+        except BaseException as bad:
+            self._on_error(bad)
+
+    def _take(self, pipe: OutputPipe, log: RunLog | None) -> None:
+        pipe.catch_up()
+        if pipe.over:
+            self._selector.unregister(pipe.fd)
+            os.close(pipe.fd)
+            if log is not None:
+                with contextlib.suppress(ValueError):
+                    log.sources.remove(pipe)
 
 
 class _ProgramSink:
