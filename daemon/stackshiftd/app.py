@@ -302,7 +302,7 @@ async def _serve(
     config: Config, starter: Starter, stop: StopSignals, inherited: list[str], again: bool
 ) -> bool:
     """Serve until the daemon ends; returns whether it wants to be replaced by a new one."""
-    from stackshiftd.worker.file_schedules import file_schedules
+    from stackshiftd.worker.loading.file_schedules import file_schedules
 
     file_schedules(config)  # What the file says is checked before anything is opened.
     journal, cluster, early = await _opened_journal(config, starter, again)

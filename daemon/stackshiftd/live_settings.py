@@ -12,7 +12,7 @@ from stackshiftd.shell.background.alerts import Alerts
 from stackshiftd.shell.background.heartbeats import Heartbeats
 from stackshiftd.shell.background.schedule_timer import ScheduleTimer
 from stackshiftd.shell.code_files import LoadedCode
-from stackshiftd.worker.file_schedules import file_schedules
+from stackshiftd.worker.loading.file_schedules import file_schedules
 
 log = logging.getLogger("stackshiftd")
 

@@ -61,7 +61,7 @@ from stackshiftd.shell.workers.pool import Pool
 from stackshiftd.shell.workers.preflight import Preflight
 from stackshiftd.shell.workers.process import Launch
 from stackshiftd.shell.workers.reload import Reloads
-from stackshiftd.worker.file_schedules import file_schedules
+from stackshiftd.worker.loading.file_schedules import file_schedules
 
 if TYPE_CHECKING:  # It loads ssl, which a daemon of one machine does not need.
     from stackshiftd.shell.cluster.cluster import Cluster

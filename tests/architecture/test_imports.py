@@ -207,7 +207,7 @@ def test_reader_sees_imports_wherever_they_stand() -> None:
 PATCHED = ("json", "threading", "time")
 """Modules of whose functions jobs put others in the place."""
 MAY_PATCH = (
-    f"{DAEMON}.worker.check",
+    f"{DAEMON}.worker.loading.check",
     f"{DAEMON}.worker.lease",
     f"{DAEMON}.worker.output.thread_contexts",
     f"{SDK}.values.json_text",

@@ -15,7 +15,7 @@ from stackshift_jobs.errors import BadConfiguration, Conflict, NotFound, Payload
 from stackshift_jobs.programs import processes
 from stackshift_jobs.project.config import load_config
 from stackshift_jobs.values.durations import parse_time
-from stackshiftd.worker.file_schedules import file_schedules
+from stackshiftd.worker.loading.file_schedules import file_schedules
 
 SEVERAL = """
 from stackshift_jobs import Schedule

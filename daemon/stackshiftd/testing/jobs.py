@@ -21,8 +21,8 @@ import msgspec
 from stackshift_jobs.callables import Written
 from stackshift_jobs.project.locate import project_above
 from stackshift_jobs.registry import Job, QueueLimits, TwoJobsOneName, queues, registry
-from stackshiftd.worker import loader
 from stackshiftd.worker.frames import FailedModule, Greeting
+from stackshiftd.worker.loading import loader
 
 _aside: Final[dict[Path, dict[str, ModuleType]]] = {}
 """Modules of all projects but the current one."""

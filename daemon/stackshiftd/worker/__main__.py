@@ -18,7 +18,7 @@ if __name__ == "__main__":
             keeper = [sys.executable, "-P", "-m", "stackshiftd.keeper", *project]
             os.execv(sys.executable, keeper)
         case ["--check", root, *deadly]:
-            from stackshiftd.worker.check import check
+            from stackshiftd.worker.loading.check import check
 
             sys.exit(check(Path(root), *deadly))
         case _:

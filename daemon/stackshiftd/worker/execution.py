@@ -36,7 +36,6 @@ from stackshift_jobs.values.identities import is_lock
 from stackshift_jobs.values.payload_types import convert
 from stackshiftd.core import commands as c
 from stackshiftd.core.records import NULL, Error, Program, RetryTerms
-from stackshiftd.worker import directory
 from stackshiftd.worker.frames import (
     CallRecorded,
     Cancel,
@@ -47,9 +46,10 @@ from stackshiftd.worker.frames import (
     Outcome,
     Recall,
 )
+from stackshiftd.worker.isolation import directory
+from stackshiftd.worker.isolation.process_copy import ProcessCopy, end_copy
 from stackshiftd.worker.lease import Lease
 from stackshiftd.worker.output.run_log import RunLog
-from stackshiftd.worker.process_copy import ProcessCopy, end_copy
 from stackshiftd.worker.programs import Programs
 from stackshiftd.worker.secrets import SecretTerms, read_payload
 from stackshiftd.worker.step_tries import StepTry

@@ -32,9 +32,9 @@ from stackshift_jobs.handler.scope import current_pass, in_handler
 from stackshift_jobs.handler.undo import undo_steps
 from stackshift_jobs.values.secrets import current_secrets
 from stackshiftd.core import commands as c
-from stackshiftd.worker.contexts import own_arithmetic
 from stackshiftd.worker.execution import DRAINED, ENDED, UNDOES, WAITS, Execution, answer_of
 from stackshiftd.worker.frames import CallRecorded, Cancel, Frame
+from stackshiftd.worker.isolation.contexts import own_arithmetic
 from stackshiftd.worker.loop.async_calls import Arrival, AsyncCalls, Call
 from stackshiftd.worker.loop.async_timers import AsyncTimers
 from stackshiftd.worker.loop.handler_loop import HandlerLoop, HandlerTask

@@ -20,7 +20,7 @@ from typing import Final
 import msgspec
 
 from stackshiftd.worker.frames import Frame, encode
-from stackshiftd.worker.process_copy import refuse_calls
+from stackshiftd.worker.isolation.process_copy import refuse_calls
 
 READ_BYTES: Final = 1 << 18
 BURST: Final = 32

@@ -30,15 +30,7 @@ from stackshift_jobs.values.identities import is_step, step_name
 from stackshift_jobs.values.secrets import PROCESS
 from stackshiftd.core import commands as c
 from stackshiftd.core.records import Error
-from stackshiftd.worker import (
-    breakdown,
-    code_files,
-    directory,
-    loader,
-    process_copy,
-    process_state,
-    step_functions,
-)
+from stackshiftd.worker import code_files, step_functions
 from stackshiftd.worker.event_loop import new_loop
 from stackshiftd.worker.exec_job import EXEC
 from stackshiftd.worker.execution import (
@@ -70,8 +62,10 @@ from stackshiftd.worker.frames import (
     Stuck,
     decode_from_daemon,
 )
+from stackshiftd.worker.isolation import breakdown, directory, process_copy, process_state
 from stackshiftd.worker.lease import Lease
 from stackshiftd.worker.literals import Literals
+from stackshiftd.worker.loading import loader
 from stackshiftd.worker.loop_port import LoopPort
 from stackshiftd.worker.looped import LoopedExecution, call_handler
 from stackshiftd.worker.notices.job import NOTIFY

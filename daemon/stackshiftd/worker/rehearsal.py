@@ -31,9 +31,9 @@ from stackshift_jobs.registry import Job
 from stackshift_jobs.values.secrets import current_secrets
 from stackshiftd.core import commands as c
 from stackshiftd.core.records import Error
-from stackshiftd.worker import contexts
 from stackshiftd.worker.execution import WAITS, Execution, Pace
 from stackshiftd.worker.frames import Execute, Frame, Recall
+from stackshiftd.worker.isolation import contexts
 from stackshiftd.worker.loop.async_calls import Call
 from stackshiftd.worker.loop_port import LoopPort
 from stackshiftd.worker.looped import LoopedExecution

@@ -28,12 +28,12 @@ from stackshift_jobs.handler.scope import current_step
 from stackshift_jobs.programs.supervisor import current_supervisor
 from stackshift_jobs.values.clocks import monotonic
 from stackshift_jobs.values.durations import short_ms
-from stackshiftd.worker.breakdown import OnError, is_own
-from stackshiftd.worker.directory import StepThreads
 from stackshiftd.worker.frames import Stuck
+from stackshiftd.worker.isolation.breakdown import OnError, is_own
+from stackshiftd.worker.isolation.directory import StepThreads
+from stackshiftd.worker.isolation.process_copy import ProcessCopy, end_copy
 from stackshiftd.worker.loop.eager_tasks import started
 from stackshiftd.worker.pipe import Pipe
-from stackshiftd.worker.process_copy import ProcessCopy, end_copy
 from stackshiftd.worker.programs import Programs
 from stackshiftd.worker.step_tries import StepTry
 

@@ -29,8 +29,6 @@ from stackshift_jobs.handler.undo import undo_steps
 from stackshift_jobs.programs.supervisor import current_supervisor
 from stackshift_jobs.values.secrets import current_secrets
 from stackshiftd.core import commands as c
-from stackshiftd.worker import contexts, directory
-from stackshiftd.worker.breakdown import OnError
 from stackshiftd.worker.execution import (
     DRAINED,
     UNDOES,
@@ -40,9 +38,11 @@ from stackshiftd.worker.execution import (
     command_of,
 )
 from stackshiftd.worker.frames import CallRecorded, Cancel
+from stackshiftd.worker.isolation import contexts, directory
+from stackshiftd.worker.isolation.breakdown import OnError
+from stackshiftd.worker.isolation.process_copy import ProcessCopy, end_copy
 from stackshiftd.worker.output.run_log import current_log
 from stackshiftd.worker.pipe import Pipe
-from stackshiftd.worker.process_copy import ProcessCopy, end_copy
 
 _calls: Final = itertools.count(1, 2)
 """Odd numbers; calls of handlers on the loop have the even ones."""

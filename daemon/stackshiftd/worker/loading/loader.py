@@ -40,9 +40,9 @@ from stackshift_jobs.values.text import readable
 from stackshiftd.core.commands import ExpectationTerms, ScheduleTerms
 from stackshiftd.core.decide.cron.ticks import clock_of, zone_of
 from stackshiftd.core.records import QueueTerms, RetryTerms
-from stackshiftd.worker import contexts, monkey_patches, process_state
 from stackshiftd.worker.code_files import ModuleSource, sources
 from stackshiftd.worker.frames import FailedModule, JobFacts
+from stackshiftd.worker.isolation import contexts, monkey_patches, process_state
 from stackshiftd.worker.output import streams, thread_contexts
 from stackshiftd.worker.output.streams import OwnLog
 from stackshiftd.worker.scripts.discovery import load_script

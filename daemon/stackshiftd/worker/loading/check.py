@@ -19,10 +19,11 @@ from stackshift_jobs.programs import inheritance
 from stackshift_jobs.project.config import load_config
 from stackshift_jobs.registry import registry
 from stackshift_jobs.values.text import readable
-from stackshiftd.worker import code_files, loader
-from stackshiftd.worker.file_schedules import AT_BOOT, file_schedules, problem_of
+from stackshiftd.worker import code_files
 from stackshiftd.worker.frames import FailedModule, JobFacts
 from stackshiftd.worker.job_names import without_job
+from stackshiftd.worker.loading import loader
+from stackshiftd.worker.loading.file_schedules import AT_BOOT, file_schedules, problem_of
 from stackshiftd.worker.output.streams import OwnLog
 
 

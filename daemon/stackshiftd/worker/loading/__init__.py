@@ -1,0 +1,1 @@
+"""Job modules, imported and checked as a worker finds them."""
