@@ -112,10 +112,20 @@ class Machine:
             end -= self.alarm.seconds
             self.wall_us += round(self.alarm.seconds * rate * 1e6)
             call, self.alarm.call = self.alarm.call, None
-            call()
-            await self.settle()
+            await self.ring(call)
         self.wall_us += round(end * rate * 1e6)
         self.alarm.seconds -= end
+
+    async def ring(self, call: Callable[[], None]) -> None:
+        """Let what the alarm calls happen. It rings every second, for nothing most of the time:
+        then it is only set again."""
+        seq = self.engine.state.seq
+        call()
+        for _ in range(5):
+            await asyncio.sleep(0)
+            if self.alarm.call is not None and self.engine.state.seq == seq:
+                return
+        await self.settle()
 
     async def jumps(self, by: str) -> None:
         """The wall clock is set, by hand or by a time server, or the machine sleeps for so long:
