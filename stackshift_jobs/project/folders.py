@@ -21,6 +21,11 @@ def walk(folder: str) -> Iterator[os.DirEntry[str]]:
     yield from _walk(folder, frozenset())
 
 
+def is_closed(folder: str) -> bool:
+    """Is it a folder of which this process may not see what is in it?"""
+    return os.path.isdir(folder) and not os.access(folder, os.R_OK | os.X_OK)  # noqa: PTH112  # see above
+
+
 def leads_to_modules(link: str) -> bool:
     """Does the link lead to a folder that holds Python files itself?"""
     try:

@@ -48,6 +48,8 @@ class ModuleSource(NamedTuple):
             return f"no import finds {self.dotted!r}, because of the dot: rename it to {other!r}"
         if not self.file.exists():
             return f"it is a link to {readable(str(self.file.readlink()))}, which does not exist"
+        if folders.is_closed(str(self.file)):
+            return f"the folder cannot be read: chmod u+rx {readable(str(self.file))}"
         return ""
 
 
@@ -62,13 +64,15 @@ class CodeFile(msgspec.Struct, frozen=True):
 def sources(project: Path, jobs: list[str]) -> Iterator[ModuleSource]:
     """The job modules of a project: each file named in `jobs`, and every `*.py` and shell job below
     each folder named there, as `folders` walks it, except files and folders whose name begins with
-    `_` or `.`. The `__init__.py` of a package is one: it is imported with any other module of the
-    package."""
+    `_` or `.`; and each folder that cannot be read, which may hold some. The `__init__.py` of a
+    package is one: it is imported with any other module of the package."""
     for place in jobs:
         path = project / place
         if path.is_file():
             yield _source(project, path)
             continue
+        if folders.is_closed(str(path)):
+            yield ModuleSource(place, path)
         for entry in folders.walk(str(path)):
             file = Path(entry.path)
             inside = file.relative_to(path)
@@ -76,7 +80,7 @@ def sources(project: Path, jobs: list[str]) -> Iterator[ModuleSource]:
             if any(part.startswith(("_", ".")) for part in named.parts):
                 continue
             is_module = file.suffix == ".py" and not file.is_dir()
-            if is_module or is_script(file):
+            if is_module or is_script(file) or folders.is_closed(entry.path):
                 yield _source(project, file)
 
 
