@@ -57,7 +57,7 @@ async def to_log(
         recovered = _whole(fs, layout)
         journal = recovered.writer.header.journal
         recovered.writer.close()
-        rows = list(_rows(fs, layout))
+        rows = _Rows(fs, layout)
         found = await log.find()
         if found is not None and found.journal != journal:
             raise Conflict(
@@ -67,8 +67,7 @@ async def to_log(
         report = {
             "journal": journal,
             "records": recovered.report.kept_seq,
-            "bytes": sum(len(row.data) for row in rows),
-            "rows": len(rows),
+            **rows.measured(),
             "to": of,
         }
         if dry_run:
@@ -161,18 +160,19 @@ async def rescue(
         recovered.writer.close()
         tip = await log.tip()
         await _compare_end(fs, layout, log, tip, of)
-        rows = list(_rows(fs, layout, tip))
-        if not rows:
+        rows = _Rows(fs, layout, tip)
+        measured = rows.measured()
+        if not measured["rows"]:
             raise Conflict(
                 f"{of} has all that {data_dir} has: {tip.seq} records",
                 hint="another machine may have more: stackshift journal stats says how much",
             )
         report = {
             "journal": mark.journal,
-            "records": rows[-1].last_seq - tip.seq,
+            "records": recovered.report.kept_seq - tip.seq,
             "first": tip.seq + 1,
-            "last": rows[-1].last_seq,
-            "bytes": sum(len(row.data) for row in rows),
+            "last": recovered.report.kept_seq,
+            "bytes": measured["bytes"],
             "to": of,
         }
         if not dry_run:
@@ -242,9 +242,24 @@ def _whole(fs: FileSystem, layout: Layout) -> Recovered:
     return recovered
 
 
-def _rows(fs: FileSystem, layout: Layout, after: Tip | None = None) -> Iterator[Row]:
+class _Rows:
     """The files as rows of whole appends, from the beginning or from the end of a log; a segment's
-    header begins a row."""
+    header begins a row. They are read each time, a segment at a time: a journal may be larger than
+    the memory."""
+
+    def __init__(self, fs: FileSystem, layout: Layout, after: Tip | None = None) -> None:
+        self._of = fs, layout, after
+
+    def __iter__(self) -> Iterator[Row]:
+        return _rows(*self._of)
+
+    def measured(self) -> dict[str, int]:
+        """`{bytes, rows}`."""
+        sizes = [len(row.data) for row in self]
+        return {"bytes": sum(sizes), "rows": len(sizes)}
+
+
+def _rows(fs: FileSystem, layout: Layout, after: Tip | None) -> Iterator[Row]:
     tip = after
     for path in copying.segment_files(fs, layout):
         data = read_file(fs, path)
@@ -272,10 +287,10 @@ def _rows(fs: FileSystem, layout: Layout, after: Tip | None = None) -> Iterator[
             tip = row.tip
 
 
-async def _compare(log: SharedLog, rows: list[Row], of: str) -> None:
+async def _compare(log: SharedLog, rows: _Rows, of: str) -> None:
     """Read the log back, and compare each row with what was meant."""
     left = iter(rows)
-    place = rows[0].place
+    place = next(iter(rows)).place
     while found := await log.read(place):
         for row in found:
             if row != next(left, None):
