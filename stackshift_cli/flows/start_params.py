@@ -150,7 +150,11 @@ def _payload(text: str) -> Any:
     if text.startswith("="):  # `-p={}`: only the long form of an option takes an equals sign.
         raise Usage(f"-p takes JSON, not {text!r}", hint="without =: -p JSON, or --payload=JSON")
     data = _read(text, "the payload")
-    return _load(data, "--payload", hint=_payload_hint(text))
+    try:
+        return _load(data, "--payload")
+    except PayloadRefused as bad:
+        bad.hint = _payload_hint(text)
+        raise
 
 
 def _payload_hint(text: str) -> str:
