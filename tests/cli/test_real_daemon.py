@@ -14,6 +14,7 @@ import pytest
 
 from cli.conftest import Shell
 from cli.live_output import read_lines
+from helpers.deadline import wait_until
 from stackshift_jobs.programs.processes import PROGRAM_VARIABLE, WORKER_VARIABLE
 
 
@@ -80,8 +81,9 @@ def test_edit_of_a_job_is_told_loaded_and_refused_where_it_is_broken(real: Shell
     told = real("start", "hello")
     assert (told.code, f"{job}:{line}: SyntaxError" in told.stderr) == (78, True)
     job.write_text(good)
-    told = real("start", "hello")
-    assert edited.removeprefix("note: ") in told.stderr
+    # The daemon looks at the files only so often, and has just done so.
+    changed = edited.removeprefix("note: ")
+    wait_until(lambda: changed in real("start", "hello").stderr, "the change to be told")
     assert json.loads(real("daemon", "reload", "--json").stdout)["jobs"]["added"] == ["hello"]
     assert real("start", "hello", "--wait").code == 0
 
