@@ -32,6 +32,12 @@ def test_project_made_by_init_runs_as_it_stands(real: Shell) -> None:
     assert real("journal", "verify").code == 0
 
 
+def loaded(real: Shell) -> list[str]:
+    """The workers that have loaded the modules."""
+    workers = json.loads(real("daemon", "status", "--json").stdout)["workers"]
+    return [worker["id"] for worker in workers if worker["status"] == "serving"]
+
+
 @pytest.mark.not_via("follower", why="one that follows and lends nothing loads no modules")
 def test_edit_of_a_job_is_told_loaded_and_refused_where_it_is_broken(real: Shell) -> None:
     """The loop of whoever writes a job: edit, be told, reload; break it, be told where; restart."""
@@ -78,6 +84,8 @@ def test_edit_of_a_job_is_told_loaded_and_refused_where_it_is_broken(real: Shell
     assert real("start", "hello", "--wait").code == 0
     told = real("daemon", "restart")
     assert (failed in told.stderr, told.code) == (True, 78)
+    # Also the worker of the messages, or it would import what is there by then.
+    wait_until(lambda: len(loaded(real)) == 2, "both workers to have loaded it")
     told = real("start", "hello")
     assert (told.code, f"{job}:{line}: SyntaxError" in told.stderr) == (78, True)
     job.write_text(good)
