@@ -176,7 +176,7 @@ class _Drawing:
         self.screen.print(self._frame(self.screen.width))
 
     def draw(self) -> None:
-        """Draw the live frame anew."""
+        """Redraw the live frame."""
         began = time.monotonic()
         self._erase_broken_lines()
         self.live.update(self._live_frame(), refresh=True)

@@ -183,7 +183,6 @@ class Queues:
         self._change(check_name(params.queue, "queue"), terms, answer, params.reset)
 
     def _change(self, name: str, terms: QueueTerms, answer: Answer, reset: bool = False) -> None:
-
         def changed(reply: Any) -> None:
             if isinstance(reply, Changed):
                 answer(self.shown(name) | {"changed": reply.changed})
